@@ -1,0 +1,37 @@
+# Everything runs in .venv, made on first use; nothing is installed outside this folder.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format bench train clean
+
+demo: .venv/.stamp
+	$(BIN)/marram demo
+
+test: .venv/.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/rules
+
+format: .venv/.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.stamp
+	$(BIN)/python -m tools.bench $(ARGS)
+
+train: .venv/.stamp
+	$(BIN)/pip install --quiet -e '.[train]'
+	$(BIN)/python -m tools.train_power_curve
+
+.venv/.stamp: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing Marram and what it needs into .venv (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .demo .bench

@@ -1,0 +1,1 @@
+"""Artifact bytes: files below the service's root (S3 later). What flows in: streams; out: streams with ranges, digests."""
