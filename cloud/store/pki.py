@@ -103,7 +103,7 @@ class Authority:
         )
 
     def device_context(self) -> ssl.SSLContext:
-        """TLS of the device HTTPS server: a client certificate is optional, because presigned downloads come without."""
+        """TLS of the device HTTPS server; client certificates are optional, for presigned downloads come without."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self._root / "server.pem", self._root / "server.key")
