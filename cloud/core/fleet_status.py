@@ -125,8 +125,8 @@ def job_details(details: dict[str, Any]) -> dict[str, str]:
 def outcome(details: dict[str, Any]) -> tuple[str, dict[str, list[str]]]:
     """`reason` and `statusDetails` of an effective deployment, from a job's or a shadow's status details.
 
-    The reason reads `<most specific error code>: <detailed status>: <cause>` without what is missing, and SUCCESSFUL for
-    a success (developer guide, deployment health notifications).
+    The reason reads `<most specific error code>: <detailed status>: <cause>` without what is missing, so SUCCESSFUL
+    for a success (developer guide, deployment health notifications).
     """
     stack = _words(details.get("deployment-error-stack", details.get("errorStack")))
     types = _words(details.get("deployment-error-types", details.get("errorTypes")))

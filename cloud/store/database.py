@@ -1,7 +1,11 @@
-"""Opens the database and hands out transactions."""
+"""Opens the database and hands out transactions.
+
+One writer at a time: SQLite's own queue is a poll with growing sleeps, a lock hands over at once.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,10 +17,14 @@ from cloud.store import schema
 
 
 class Database:
-    """One engine; `begin()` is a read-write transaction, committed at the end of the block, rolled back by an exception."""
+    """One engine; `begin()` is a read-write transaction: committed at the end of the block, rolled back by an error.
+
+    `read()` is a snapshot that neither waits for a writer nor makes one wait. Neither may be begun within the other.
+    """
 
     def __init__(self, url: str) -> None:
         self._engine = sqlalchemy.create_engine(url)
+        self._writing = threading.Lock()
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_immediate)
@@ -27,8 +35,13 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[sqlalchemy.Connection]:
-        with self._engine.begin() as tx:
+        with self._writing, self._engine.begin() as tx:
             yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[sqlalchemy.Connection]:
+        with self._engine.connect().execution_options(marram_read=True) as connection, connection.begin():
+            yield connection
 
     def close(self) -> None:
         self._engine.dispose()
@@ -42,4 +55,5 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_immediate(connection: sqlalchemy.Connection) -> None:
     # Two readers that both go on to write would dead-lock under a deferred BEGIN.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reading = connection.get_execution_options().get("marram_read", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

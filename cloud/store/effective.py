@@ -20,10 +20,8 @@ def effective_deployments(tx: sqlalchemy.Connection, thing: str) -> list[dict[st
     table = schema.deployments
     listed: list[tuple[int, str, dict[str, Any]]] = []
     for carrier in (schema.job_executions, schema.thing_deployments):
-        created = carrier.c.queued_ms if carrier is schema.job_executions else table.c.created_ms
         query = (
             select(table, carrier.c.status.label("execution"), carrier.c.status_details, carrier.c.updated_ms)
-            .add_columns(created.label("sent_ms"))
             .join(carrier, carrier.c.deployment_id == table.c.id)
             .where(carrier.c.thing == thing, carrier.c.status != executions.REMOVED)
         )
@@ -39,7 +37,7 @@ def _shape(row: Any) -> dict[str, Any]:
         "deploymentName": row.name,
         "targetArn": row.target_arn,
         "coreDeviceExecutionStatus": row.execution,
-        "creationTimestamp": row.sent_ms / 1000,
+        "creationTimestamp": row.created_ms / 1000,
         "modifiedTimestamp": row.updated_ms / 1000,
         "statusDetails": errors,
     }
