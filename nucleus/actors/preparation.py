@@ -1,0 +1,235 @@
+"""Everything a deployment needs before anything is changed: groups, resolved components, their artifacts.
+
+An answer that the cloud cannot give now is asked for again until the deployment's deadline, always saying what is waited
+for (the original retries silently and for ever: nucleus issue 1312).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from msgspec import Struct
+
+from nucleus.core import builtin, configuration, desired, document, errors, negotiate, recipe
+from nucleus.host import logs, places
+from nucleus.store import components, deployments
+from nucleus.uplink import artifacts, dataplane
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+
+RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
+DOWNLOADS_AT_ONCE = 4
+
+
+class Ready(Struct, frozen=True):
+    """Resolved components, dependencies first, with every artifact in the store."""
+
+    resolved: dict[str, negotiate.Candidate]
+
+
+class Preparation:
+    """Asks and fetches for deployments. `plane` and `fetcher` are None on a device without a cloud."""
+
+    def __init__(
+        self,
+        *,
+        where: places.Places,
+        device: desired.Device,
+        store: components.ComponentStore,
+        plane: dataplane.DataPlane | None,
+        fetcher: artifacts.Artifacts | None,
+        tree: Callable[[], configuration.Tree],
+        log: logs.Log,
+    ) -> None:
+        self._places = where
+        self._device = device
+        self._store = store
+        self._plane = plane
+        self._fetcher = fetcher
+        self._tree = tree
+        self._log = log
+
+    @property
+    def fault_file(self) -> Path:
+        return self._places.root / "fault"
+
+    async def prepare(self, record: deployments.Record, say: Say, cancelled: asyncio.Event) -> Ready:
+        """Raises NucleusError; everything done so far (downloads) is kept for the next try."""
+        retry = _Retry(record.document, say, cancelled)
+        missing = sorted(set(record.document.capabilities) - document.CAPABILITIES)
+        if missing:
+            raise errors.NucleusError(
+                "NUCLEUS_MISSING_REQUIRED_CAPABILITIES",
+                f"cannot deploy {record.id}: this nucleus has no {', '.join(missing)}",
+            )
+        record.groups = await self._groups(record, retry)
+        resolved = await self._negotiate(record, retry, say)
+        limit = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+        say("downloading artifacts")
+        async with _first_error(asyncio.TaskGroup()) as group:
+            for one in resolved.values():
+                group.create_task(self._fetch(one, retry, limit))
+        return Ready(resolved)
+
+    def compose(
+        self, record: deployments.Record, ready: Ready, tree: configuration.Tree, stamp: int
+    ) -> desired.Desired:
+        paths = {name: self._paths(name, one.version) for name, one in ready.resolved.items()}
+        return desired.compose(ready.resolved, record.document, tree, paths, self._device, stamp=stamp)
+
+    def left_groups(self, record: deployments.Record, tree: configuration.Tree) -> frozenset[str]:
+        """Groups with roots on this device that it has left; unknown membership keeps all (spec/nucleus.md 5.7)."""
+        if record.groups is None:
+            return frozenset()
+        current = {f"thinggroup/{name}" for name in record.groups} | {record.document.group}
+        return frozenset(
+            group for group in desired.roots(tree) if group.startswith("thinggroup/") and group not in current
+        )
+
+    async def _groups(self, record: deployments.Record, retry: _Retry) -> tuple[str, ...] | None:
+        plane = self._plane
+        if plane is None:
+            return None
+        try:
+            if record.source == deployments.LOCAL:
+                return tuple(sorted(await plane.thing_groups()))
+            return tuple(sorted(await retry.until_answered(plane.thing_groups, "this device's thing groups")))
+        except errors.NucleusError as error:
+            if record.source != deployments.LOCAL and error.code != "ACCESS_DENIED":
+                raise
+            self._log.warning("groups.unknown", why=error.detail)
+            return None
+
+    def _roots(self, record: deployments.Record) -> dict[str, dict[str, str]]:
+        """The deployment's own group first, then every other group the device still belongs to."""
+        leaving = self.left_groups(record, self._tree())
+        wanted = record.document
+        found = {wanted.group: {name: wish.version for name, wish in wanted.components.items()}}
+        for group, members in desired.roots(self._tree()).items():
+            if group != wanted.group and group not in leaving:
+                found[group] = members
+        return found
+
+    async def _negotiate(self, record: deployments.Record, retry: _Retry, say: Say) -> dict[str, negotiate.Candidate]:
+        state = negotiate.begin(self._roots(record))
+        answers: dict[negotiate.Ask, negotiate.Candidate] = {}
+        while True:
+            step = negotiate.step(state, answers)
+            if isinstance(step, negotiate.Conflict):
+                raise errors.NucleusError(step.code, f"cannot deploy {record.id}: {step.detail}")
+            if isinstance(step, negotiate.Resolved):
+                return {name: step.components[name] for name in step.order}
+            asks = sorted(step.asks, key=lambda ask: ask.name)
+            say(f"resolving {', '.join(ask.name for ask in asks)}")
+            async with _first_error(asyncio.TaskGroup()) as group:
+                tasks = {ask: group.create_task(self._candidate(ask, retry)) for ask in asks}
+            answers |= {ask: task.result() for ask, task in tasks.items()}
+
+    async def _candidate(self, ask: negotiate.Ask, retry: _Retry) -> negotiate.Candidate:
+        if ask.name in builtin.NAMES:
+            found = builtin.candidate(ask)
+            if found is None:
+                raise _none(ask)
+            return found
+        running = desired.installed(self._tree()).get(ask.name)
+        local = self._store.local_candidate(ask, running.version if running else None, self._device.platform)
+        asked_locally = any(requirer == document.LOCAL_GROUP for requirer, _ in ask.requirements)
+        plane = self._plane
+        if plane is None or (local is not None and asked_locally):
+            if local is None:
+                raise _none(ask)
+            return local
+        version = local.version if local else None
+        if local is not None:
+            try:
+                found = await plane.resolve(ask, self._device.platform, version)
+            except errors.NucleusError as error:
+                self._log.warning("resolve.fell_back", component=ask.name, version=version, why=error.detail)
+                return local
+        else:
+            found = await retry.until_answered(
+                lambda: plane.resolve(ask, self._device.platform, None), f"the cloud to resolve {ask.name}"
+            )
+        self._store.save(found)
+        return found
+
+    async def _fetch(self, one: negotiate.Candidate, retry: _Retry, limit: asyncio.Semaphore) -> None:
+        manifest = recipe.choose(one.recipe, self._device.platform)
+        for artifact in manifest.artifacts if manifest is not None else ():
+            async with limit:
+                if not await asyncio.to_thread(self._store.is_present, one, artifact):
+                    await self._download(one, artifact, retry)
+                await asyncio.to_thread(self._store.finish, one, artifact)
+
+    async def _download(self, one: negotiate.Candidate, artifact: recipe.Artifact, retry: _Retry) -> None:
+        fetcher = self._fetcher
+        what = f"{recipe.file_name(artifact)} of {one.name} {one.version}"
+        if fetcher is None or not one.arn:
+            raise errors.NucleusError(
+                "ARTIFACT_DOWNLOAD_ERROR",
+                f"cannot fetch {what}: it is not in the artifact directory, and its recipe did not come from a cloud",
+            )
+        await retry.until_answered(lambda: fetcher.fetch(one, artifact), f"the download of {what}")
+
+    def _paths(self, name: str, version: str) -> desired.Paths:
+        return desired.Paths(
+            artifacts=str(self._places.artifacts(name, version)),
+            decompressed=str(self._places.unarchived(name, version)),
+            work=str(self._places.work(name)),
+        )
+
+
+class _Retry:
+    """The one retry loop of deployments: exponential with jitter, until the deadline of the document."""
+
+    def __init__(self, wanted: document.Document, say: Say, cancelled: asyncio.Event) -> None:
+        self._until = time.monotonic() + wanted.deadline_s if wanted.deadline_s else float("inf")
+        self._say = say
+        self._cancelled = cancelled
+
+    async def until_answered(self, call: Callable[[], Awaitable[T]], what: str) -> T:
+        pause = RETRY_FIRST_S
+        while True:
+            try:
+                return await call()
+            except dataplane.Unavailable as error:
+                if self._cancelled.is_set() or time.monotonic() + pause > self._until:
+                    raise
+                self._say(f"{what} ({error.detail})")
+            try:
+                async with asyncio.timeout(pause / 2 + random.uniform(0, pause / 2)):  # noqa: S311  jitter
+                    await self._cancelled.wait()
+            except TimeoutError:
+                pause = min(pause * 2, RETRY_MAX_S)
+
+
+class _first_error:  # noqa: N801  reads as the function it is
+    """A TaskGroup whose first NucleusError comes out as itself instead of in an ExceptionGroup."""
+
+    def __init__(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+
+    async def __aenter__(self) -> asyncio.TaskGroup:
+        return await self._group.__aenter__()
+
+    async def __aexit__(self, *details: object) -> None:
+        try:
+            await self._group.__aexit__(*details)  # type: ignore[arg-type]  # passed through unchanged
+        except BaseExceptionGroup as failed:
+            known, _ = failed.split(errors.NucleusError)
+            if known is None:
+                raise
+            first: BaseException = known
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            raise first from None
+
+
+def _none(ask: negotiate.Ask) -> errors.NucleusError:
+    return errors.NucleusError("NO_AVAILABLE_COMPONENT_VERSION", negotiate.no_candidate(ask))

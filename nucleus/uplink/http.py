@@ -1,0 +1,187 @@
+"""HTTPS to the cloud with the device certificate (awscrt.http): one TLS stack for the whole daemon.
+
+Connections are kept and reused, one request at a time each; an idle one that the server closed is replaced once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from awscrt import http, io
+from msgspec import Struct
+
+from nucleus.core import errors
+
+BODY_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is kept in memory
+WINDOW = 256 * 1024  # bytes the server may be ahead of the disk
+
+
+class Response(Struct, frozen=True):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+Start = Callable[[int, dict[str, str]], Callable[[bytes], None]]
+
+
+class Http:
+    """Requests to any host; the same certificate and trust store for all of them."""
+
+    def __init__(self, *, certificate: Path, private_key: Path, root_ca: Path) -> None:
+        options = io.TlsContextOptions.create_client_with_mtls_from_path(str(certificate), str(private_key))
+        options.override_default_trust_store_from_path(None, str(root_ca))
+        self._context = io.ClientTlsContext(options)
+        self._idle: dict[tuple[str, str, int], list[Any]] = {}
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 30.0,
+    ) -> Response:
+        """One request with its answer in memory, at most BODY_LIMIT bytes.
+
+        Raises NucleusError NETWORK_ERROR when there is no answer; any status is an answer.
+        """
+        parts: list[bytes] = []
+        seen: list[tuple[int, dict[str, str]]] = []
+
+        def start(status: int, fields: dict[str, str]) -> Callable[[bytes], None]:
+            seen.append((status, fields))
+            return keep
+
+        def keep(chunk: bytes) -> None:
+            parts.append(chunk)
+            if sum(map(len, parts)) > BODY_LIMIT:
+                raise ValueError(f"the answer is larger than {BODY_LIMIT} bytes")
+
+        await self.stream(method, url, start, body=body, headers=headers, timeout_s=timeout_s)
+        status, fields = seen[-1]
+        return Response(status, fields, b"".join(parts))
+
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        start: Start,
+        *,
+        body: bytes = b"",
+        headers: dict[str, str] | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        """One request; `start(status, headers)` returns the function that takes the body's chunks.
+
+        Both are called on the CRT's thread. `timeout_s` bounds the wait for progress, not the whole transfer.
+        """
+        parts = urlsplit(url)
+        key = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        request = http.HttpRequest(method, parts.path + (f"?{parts.query}" if parts.query else "") or "/")
+        request.headers.add("Host", parts.netloc)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            request.headers.add(name, value)
+        reused = bool(self._idle.get(key))
+        try:
+            await self._exchange(key, request, body, start, timeout_s)
+        except errors.NucleusError:
+            if not reused:
+                raise
+            self._idle.pop(key, None)  # idle connections may have died while we were offline: once more, fresh
+            await self._exchange(key, request, body, start, timeout_s)
+
+    async def _exchange(
+        self, key: tuple[str, str, int], request: Any, body: bytes, start: Start, timeout_s: float
+    ) -> None:
+        request.body_stream = io.InputStream(BytesIO(body)) if body else None
+        url = f"{key[0]}://{key[1]}:{key[2]}{request.path}"
+        progress = _Progress(asyncio.get_running_loop())
+        try:
+            async with asyncio.timeout(timeout_s):
+                connection = await self._connection(key)
+            await progress.perform(connection, request, start, timeout_s)
+        except TimeoutError:
+            raise errors.NucleusError("NETWORK_ERROR", f"cannot get {url}: no answer within {timeout_s:g} s") from None
+        except Exception as error:  # AwsCrtError and whatever a chunk sink raised
+            if isinstance(error, errors.NucleusError):
+                raise
+            raise errors.NucleusError("NETWORK_ERROR", f"cannot get {url}: {error}") from error
+        self._idle.setdefault(key, []).append(connection)
+
+    async def _connection(self, key: tuple[str, str, int]) -> Any:
+        scheme, host, port = key
+        idle = self._idle.get(key, [])
+        while idle:
+            connection = idle.pop()
+            if connection.is_open():
+                return connection
+        tls = None
+        if scheme == "https":
+            tls = self._context.new_connection_options()
+            tls.set_server_name(host)
+        return await asyncio.wrap_future(
+            http.HttpClientConnection.new(
+                host, port, tls_connection_options=tls, manual_window_management=True, initial_window_size=WINDOW
+            )
+        )
+
+    async def close(self) -> None:
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
+
+
+class _Progress:
+    """One exchange: hands chunks to the sink on the CRT's thread, gives up when nothing moved for `timeout_s`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._moved = 0
+        self._failure: Exception | None = None
+
+    async def perform(self, connection: Any, request: Any, start: Start, timeout_s: float) -> None:
+        sinks: list[Callable[[bytes], None]] = []
+
+        def on_response(http_stream: Any, status_code: int, headers: Any, **_: Any) -> None:
+            self._moved += 1
+            sinks.append(self._guard(start, status_code, {name.lower(): value for name, value in headers}))
+
+        def on_body(http_stream: Any, chunk: Any, **_: Any) -> None:
+            self._moved += 1
+            self._guard(sinks[-1], bytes(chunk))
+            http_stream.update_window(len(chunk))
+
+        stream = connection.request(request, on_response, on_body)
+        stream.activate()
+        done = asyncio.wrap_future(stream.completion_future)
+        try:
+            while not done.done():
+                before = self._moved
+                await asyncio.wait([done], timeout=timeout_s)
+                if not done.done() and self._moved == before:
+                    raise TimeoutError
+            await done
+        except Exception:
+            connection.close()
+            raise self._failure or errors.NucleusError("NETWORK_ERROR", _why(done)) from None
+
+    def _guard(self, sink: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return sink(*arguments)
+        except Exception as error:
+            self._failure = error  # awscrt replaces it by a general one
+            raise
+
+
+def _why(done: asyncio.Future[Any]) -> str:
+    if done.done() and not done.cancelled() and done.exception() is not None:
+        return f"cannot complete the request: {done.exception()}"
+    return "cannot complete the request: no progress"

@@ -1,0 +1,223 @@
+"""The two sources of deployments: IoT Jobs in the Greengrass namespace, and the deployment shadow.
+
+Notifications are hints (design.md 4.4): on start, on each reconnect and every 15 min ± jitter both are asked.
+A source parses and hands on; it decides nothing but what is a duplicate delivery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from nucleus.core import document, errors, status
+from nucleus.host import logs
+from nucleus.store import deployments
+from nucleus.uplink import mqtt
+from nucleus.wire import jobs
+
+ASK_AGAIN_S = 900.0  # ± a tenth
+ANSWER_S = 30.0
+FINAL = frozenset(  # rejections that will not change (spec/cloud.md 3.2)
+    (
+        "InvalidTopic",
+        "InvalidJson",
+        "InvalidRequest",
+        "InvalidStateTransition",
+        "ResourceNotFound",
+        "VersionMismatch",
+        "TerminalStateReached",
+    )
+)
+
+
+class Inbox(Protocol):
+    """What a source hands its finds to (the deployer)."""
+
+    def submit(self, record: deployments.Record) -> None: ...
+
+    def refuse(self, record: deployments.Record, error: errors.NucleusError) -> None: ...
+
+    def cancel(self, source: str, carrier: str) -> None: ...
+
+
+class JobSource:
+    """Job executions of this thing. `run()` listens until cancelled."""
+
+    def __init__(self, connection: mqtt.Connection, thing: str, inbox: Inbox, log: logs.Log) -> None:
+        self._connection = connection
+        self._thing = thing
+        self._inbox = inbox
+        self._log = log
+        self._ask = asyncio.Event()
+        self._answers: dict[str, asyncio.Future[tuple[bool, dict[str, Any]]]] = {}
+
+    async def run(self) -> None:
+        get = jobs.next_get(self._thing)
+        updates = jobs.update(self._thing, "+")
+        self._connection.on_connected(self._ask.set)
+        await self._connection.subscribe(f"{get}/accepted", 1, self._next)
+        await self._connection.subscribe(jobs.notify(self._thing), 1, self._notified)
+        await self._connection.subscribe(f"{updates}/accepted", 1, lambda message: self._answered(True, message))
+        await self._connection.subscribe(f"{updates}/rejected", 1, lambda message: self._answered(False, message))
+        await _ask_for_ever(self._ask, lambda: self._publish(get, {"jobId": "$next", "thingName": self._thing}))
+
+    async def report(self, record: deployments.Record, state: str, details: dict[str, str]) -> bool:
+        """Updates the job execution; True when the service took it or will never take it. Waits at most ANSWER_S."""
+        token = uuid.uuid4().hex
+        answer: asyncio.Future[tuple[bool, dict[str, Any]]] = asyncio.get_running_loop().create_future()
+        self._answers[token] = answer
+        body = {"jobId": record.carrier, "thingName": self._thing, "status": state, "statusDetails": details}
+        try:
+            await self._publish(jobs.update(self._thing, record.carrier), body | {"clientToken": token})
+            async with asyncio.timeout(ANSWER_S):
+                accepted, payload = await answer
+        except TimeoutError:
+            return False
+        finally:
+            del self._answers[token]
+        if accepted:
+            return True
+        self._log.warning("job.update_rejected", job=record.carrier, status=state, code=payload.get("code"))
+        return str(payload.get("code")) in FINAL
+
+    async def _publish(self, topic: str, body: dict[str, Any]) -> None:
+        await self._connection.publish(topic, json.dumps(body).encode(), 1)
+
+    def _answered(self, accepted: bool, message: mqtt.IncomingMessage) -> None:
+        payload = _object(message.payload)
+        waiting = self._answers.get(str(payload.get("clientToken")))
+        if waiting is not None and not waiting.done():
+            waiting.set_result((accepted, payload))
+
+    def _notified(self, message: mqtt.IncomingMessage) -> None:
+        if not _object(message.payload).get("jobs"):
+            self._inbox.cancel(deployments.JOB, "")  # nothing is left for us: what is still queued was cancelled
+        self._ask.set()
+
+    def _next(self, message: mqtt.IncomingMessage) -> None:
+        try:
+            execution = jobs.read_next(message.payload).execution
+        except msgspec.MsgspecError as error:
+            self._log.error("job.unreadable", why=str(error))
+            return
+        if execution is not None:
+            _hand_on(self._inbox, execution.job_document, deployments.JOB, execution.job_id, execution.queued_at)
+
+
+class ShadowSource:
+    """The named shadow that carries deployments to this thing alone."""
+
+    def __init__(self, connection: mqtt.Connection, thing: str, inbox: Inbox, log: logs.Log) -> None:
+        self._connection = connection
+        self._thing = thing
+        self._prefix = jobs.shadow(thing)
+        self._inbox = inbox
+        self._log = log
+        self._ask = asyncio.Event()
+        self._version = 0
+        self._last_arn = ""
+        self._answers: dict[str, asyncio.Future[bool]] = {}
+
+    async def run(self) -> None:
+        self._connection.on_connected(self._ask.set)
+        await self._connection.subscribe(f"{self._prefix}/get/accepted", 1, self._got)
+        await self._connection.subscribe(f"{self._prefix}/update/accepted", 1, self._got)
+        await self._connection.subscribe(f"{self._prefix}/update/rejected", 1, self._rejected)
+        await _ask_for_ever(self._ask, lambda: self._connection.publish(f"{self._prefix}/get", b"{}", 1))
+
+    async def report(self, record: deployments.Record, state: str, details: dict[str, Any]) -> bool:
+        """Writes the reported part; True when the service has accepted it. Waits at most ANSWER_S."""
+        token = uuid.uuid4().hex
+        reported = {
+            "fleetConfigurationArnForStatus": record.document.configuration_arn,
+            "status": state,
+            "statusDetails": details,
+            "ggcVersion": status.VERSION,
+        }
+        body = {
+            "shadowName": jobs.SHADOW,
+            "thingName": self._thing,
+            "state": {"reported": reported},
+            "clientToken": token,
+        }
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answers[token] = answer
+        try:
+            await self._connection.publish(f"{self._prefix}/update", json.dumps(body).encode(), 1)
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        except TimeoutError:
+            return False
+        finally:
+            del self._answers[token]
+
+    def _settle(self, token: Any, accepted: bool) -> None:
+        waiting = self._answers.get(str(token))
+        if waiting is not None and not waiting.done():
+            waiting.set_result(accepted)
+
+    def _rejected(self, message: mqtt.IncomingMessage) -> None:
+        self._settle(_object(message.payload).get("clientToken"), False)
+        self._ask.set()
+
+    def _got(self, message: mqtt.IncomingMessage) -> None:
+        payload = _object(message.payload)
+        self._settle(payload.get("clientToken"), True)
+        state = payload.get("state") or {}
+        desired = state.get("desired") or {}
+        if not desired or int(payload.get("version") or 0) < self._version:
+            return  # our own report, or older than what we have seen
+        self._version = int(payload.get("version") or 0)
+        config, wanted = desired.get("fleetConfig"), desired.get("desiredStatus")
+        if not isinstance(config, str) or wanted not in (status.SUCCEEDED, status.CANCELED):
+            return
+        arn = str(_object(config.encode()).get("configurationArn") or "")
+        if wanted == status.CANCELED:
+            self._inbox.cancel(deployments.SHADOW, arn)
+            return
+        reported = state.get("reported") or {}
+        settled = reported.get("fleetConfigurationArnForStatus") == arn and reported.get("status") != "IN_PROGRESS"
+        if settled or arn == self._last_arn:
+            return
+        self._last_arn = arn
+        _hand_on(self._inbox, _object(config.encode()), deployments.SHADOW, arn, float(payload.get("timestamp") or 0))
+
+
+async def _ask_for_ever(ask: asyncio.Event, publish: Callable[[], Any]) -> None:
+    ask.set()
+    while True:
+        try:
+            async with asyncio.timeout(ASK_AGAIN_S * random.uniform(0.9, 1.1)):  # noqa: S311  jitter, not a secret
+                await ask.wait()
+        except TimeoutError:
+            pass
+        ask.clear()
+        await publish()
+
+
+def _hand_on(inbox: Inbox, data: Any, source: str, carrier: str, queued_at: float) -> None:
+    """A document that cannot be read is refused with its reason: the cloud must not wait for it."""
+    queued_ms = int(queued_at * 1000)
+    try:
+        found = document.read_cloud(data)
+    except errors.NucleusError as error:
+        empty = document.Document(
+            deployment_id=f"unreadable-{carrier}"[:200], configuration_arn=carrier, group="", created_ms=queued_ms
+        )
+        inbox.refuse(deployments.Record(document=empty, source=source, carrier=carrier, queued_ms=queued_ms), error)
+        return
+    inbox.submit(deployments.Record(document=found, source=source, carrier=carrier, queued_ms=queued_ms))
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    try:
+        decoded = json.loads(payload or b"{}")
+    except ValueError:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}

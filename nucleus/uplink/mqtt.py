@@ -1,0 +1,280 @@
+"""The MQTT 5 connection to the cloud (awscrt), by the rule of design.md 4.4.
+
+A callback on the CRT thread takes manual acknowledgement, appends to a bounded deque and makes one coalesced
+`call_soon_threadsafe`; everything else happens on the event loop. When the deque is full a QoS 1 message is left without
+PUBACK (the broker sends it again) and a QoS 0 message is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from awscrt import io, mqtt5
+from msgspec import Struct
+
+from nucleus.core import errors, topics
+from nucleus.host import logs
+from nucleus.uplink import spool
+
+INBOUND_LIMIT = 1000  # messages between the CRT thread and the loop
+OPERATION_TIMEOUT_S = 30.0  # `mqtt.operationTimeoutMs` of the original
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where and as whom to connect. Paths are PEM files."""
+
+    host: str
+    port: int
+    client_id: str
+    certificate: Path
+    private_key: Path
+    root_ca: Path
+    keep_alive_s: int = 60
+    session_expiry_s: int = 604_800
+
+
+class IncomingMessage(Struct, frozen=True, kw_only=True):
+    """A message of the broker; `properties` holds the MQTT 5 fields under their IPC names."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    properties: dict[str, Any] = {}
+
+
+Deliver = Callable[[IncomingMessage], None]
+
+
+class Connection:
+    """One client with its subscriptions and its spool; `run()` keeps it connected until cancelled."""
+
+    def __init__(self, endpoint: Endpoint, outgoing: spool.Spool, log: logs.Log) -> None:
+        self._endpoint = endpoint
+        self._spool = outgoing
+        self._log = log
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Any = None
+        self._sinks: dict[str, list[tuple[int, Deliver]]] = {}
+        self._inbound: collections.deque[tuple[Any, Any]] = collections.deque()
+        self._drain_scheduled = False
+        self._on_connected: list[Callable[[], None]] = []
+        self._on_status: list[Callable[[bool], None]] = []
+        self._stopped: asyncio.Event | None = None
+        self._lost = ""
+        self.connected = False
+
+    def on_connected(self, callback: Callable[[], None]) -> None:
+        """Calls back on the loop after every (re)connection: notifications may have been missed."""
+        self._on_connected.append(callback)
+
+    def on_status(self, callback: Callable[[bool], None]) -> None:
+        self._on_status.append(callback)
+
+    async def run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        self._client = mqtt5.Client(self._options())
+        self._client.start()
+        try:
+            await self._spool.pump(self._send)
+        finally:
+            self._client.stop(mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION))
+            try:
+                async with asyncio.timeout(2):
+                    await self._stopped.wait()
+            except TimeoutError:
+                self._log.warning("mqtt.stop_timed_out")
+
+    async def publish(self, topic: str, payload: bytes, qos: int = 1, **properties: Any) -> None:
+        """Puts a message in the spool. Raises NucleusError if it cannot be kept (offline QoS 0, spool full)."""
+        self._spool.put(spool.Message(topic=topic, payload=payload, qos=qos, properties=properties))
+
+    async def subscribe(self, filter_: str, qos: int, deliver: Deliver) -> Callable[[], None]:
+        """Delivers messages of a filter until the returned function is called.
+
+        Waits for the SUBACK when connected; offline the subscription is made at the next connection. Raises
+        NucleusError ACCESS_DENIED when the broker refuses it.
+        """
+        entry = (qos, deliver)
+        known = self._sinks.setdefault(filter_, [])
+        known.append(entry)
+        if len(known) == 1 and self.connected:
+            try:
+                await self._subscribe_now(filter_, qos)
+            except errors.NucleusError:
+                self._drop(filter_, entry)
+                raise
+        return lambda: self._drop(filter_, entry)
+
+    def _drop(self, filter_: str, entry: tuple[int, Deliver]) -> None:
+        known = self._sinks.get(filter_, [])
+        if entry not in known:
+            return
+        known.remove(entry)
+        if known:
+            return
+        del self._sinks[filter_]
+        if self.connected:
+            self._client.unsubscribe(mqtt5.UnsubscribePacket(topic_filters=[filter_]))
+
+    async def _subscribe_now(self, filter_: str, qos: int) -> None:
+        packet = mqtt5.SubscribePacket(subscriptions=[mqtt5.Subscription(topic_filter=filter_, qos=mqtt5.QoS(qos))])
+        try:
+            async with asyncio.timeout(OPERATION_TIMEOUT_S):
+                answer = await asyncio.wrap_future(self._client.subscribe(packet))
+        except TimeoutError:
+            raise errors.NucleusError("NETWORK_ERROR", f"cannot subscribe to {filter_}: no SUBACK in time") from None
+        except Exception as error:  # AwsCrtError: the connection went away; the next connection subscribes again
+            self._log.info("mqtt.subscribe_interrupted", filter=filter_, why=str(error))
+            return
+        if int(answer.reason_codes[0]) >= 0x80:
+            why = f"the broker answered {int(answer.reason_codes[0]):#04x}; check the certificate's policy"
+            raise errors.NucleusError("ACCESS_DENIED", f"cannot subscribe to {filter_}: {why}")
+
+    async def _send(self, message: spool.Message) -> int:
+        """Publishes once; returns the PUBACK's reason code (0 for QoS 0). Raises when the connection is lost."""
+        packet = mqtt5.PublishPacket(
+            topic=message.topic,
+            payload=message.payload,
+            qos=mqtt5.QoS(message.qos),
+            **_packet_fields(message.properties),
+        )
+        completed = await asyncio.wrap_future(self._client.publish(packet))
+        return int(completed.puback.reason_code) if completed.puback is not None else 0
+
+    # ---- the CRT thread ----------------------------------------------------------------------------------------
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop has ended: nobody is left to tell
+            return
+
+    def _receive(self, received: Any) -> None:
+        packet = received.publish_packet
+        if len(self._inbound) >= INBOUND_LIMIT and packet.qos == mqtt5.QoS.AT_MOST_ONCE:
+            return
+        acquire = received.acquire_publish_acknowledgement_control
+        control = acquire() if packet.qos == mqtt5.QoS.AT_LEAST_ONCE and acquire is not None else None
+        if len(self._inbound) >= INBOUND_LIMIT:
+            return  # control taken and never used: no PUBACK, the broker will send it again
+        self._inbound.append((packet, control))
+        if not self._drain_scheduled:
+            self._drain_scheduled = True
+            self._call(self._drain)
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        self._drain_scheduled = False
+        while self._inbound:
+            packet, control = self._inbound.popleft()
+            message = IncomingMessage(
+                topic=packet.topic,
+                payload=bytes(packet.payload or b""),
+                retain=bool(packet.retain),
+                properties=_incoming_fields(packet),
+            )
+            for filter_, sinks in list(self._sinks.items()):
+                if topics.matches(filter_, message.topic, mqtt=True):
+                    for _, deliver in list(sinks):
+                        deliver(message)
+            if control is not None:
+                self._client.invoke_publish_acknowledgement(control)
+
+    def _connection_up(self, session_present: bool) -> None:
+        self.connected = True
+        self._lost = ""
+        self._log.info("mqtt.connected", host=self._endpoint.host, session_present=session_present)
+        if not session_present:
+            for filter_, sinks in self._sinks.items():
+                subscription = mqtt5.Subscription(topic_filter=filter_, qos=mqtt5.QoS(max(qos for qos, _ in sinks)))
+                self._client.subscribe(mqtt5.SubscribePacket(subscriptions=[subscription]))
+        self._spool.online(True)
+        for callback in self._on_connected:
+            callback()
+        for status in self._on_status:
+            status(True)
+
+    def _connection_down(self, why: str) -> None:
+        was = self.connected
+        self.connected = False
+        self._spool.online(False)
+        if why != self._lost:  # said once, not at each of a thousand attempts
+            self._lost = why
+            self._log.warning("mqtt.disconnected" if was else "mqtt.connect_failed", why=why)
+        if was:
+            for status in self._on_status:
+                status(False)
+
+    def _options(self) -> Any:
+        endpoint = self._endpoint
+        tls = io.TlsContextOptions.create_client_with_mtls_from_path(
+            str(endpoint.certificate), str(endpoint.private_key)
+        )
+        tls.override_default_trust_store_from_path(None, str(endpoint.root_ca))
+        return mqtt5.ClientOptions(
+            host_name=endpoint.host,
+            port=endpoint.port,
+            tls_ctx=io.ClientTlsContext(tls),
+            connect_options=mqtt5.ConnectPacket(
+                client_id=endpoint.client_id,
+                keep_alive_interval_sec=endpoint.keep_alive_s,
+                session_expiry_interval_sec=endpoint.session_expiry_s,
+                receive_maximum=100,
+            ),
+            session_behavior=mqtt5.ClientSessionBehaviorType.REJOIN_POST_SUCCESS,
+            offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
+            retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.FULL,
+            min_reconnect_delay_ms=250,
+            max_reconnect_delay_ms=120_000,
+            min_connected_time_to_reset_reconnect_delay_ms=1_000,
+            on_publish_callback_fn=self._receive,
+            on_lifecycle_event_connection_success_fn=lambda data: self._call(
+                self._connection_up, bool(data.connack_packet.session_present)
+            ),
+            on_lifecycle_event_connection_failure_fn=lambda data: self._call(self._connection_down, _reason(data)),
+            on_lifecycle_event_disconnection_fn=lambda data: self._call(self._connection_down, _reason(data)),
+            on_lifecycle_event_stopped_fn=lambda _: self._stopped and self._call(self._stopped.set),
+        )
+
+
+def _reason(data: Any) -> str:
+    packet = getattr(data, "connack_packet", None) or getattr(data, "disconnect_packet", None)
+    if packet is not None and packet.reason_code:
+        return f"{data.exception} (reason {int(packet.reason_code):#04x} {packet.reason_string or ''})".strip()
+    return str(data.exception)
+
+
+_FIELDS = {  # IPC name -> awscrt name (spec/ipc.md 3, PublishToIoTCore)
+    "messageExpiryIntervalSeconds": "message_expiry_interval_sec",
+    "correlationData": "correlation_data",
+    "responseTopic": "response_topic",
+    "contentType": "content_type",
+    "retain": "retain",
+}
+
+
+def _packet_fields(properties: dict[str, Any]) -> dict[str, Any]:
+    fields = {crt: properties[name] for name, crt in _FIELDS.items() if properties.get(name) is not None}
+    if properties.get("payloadFormat") is not None:
+        fields["payload_format_indicator"] = mqtt5.PayloadFormatIndicator(int(properties["payloadFormat"]))
+    if properties.get("userProperties"):
+        fields["user_properties"] = [
+            mqtt5.UserProperty(name=one["key"], value=one["value"]) for one in properties["userProperties"]
+        ]
+    return fields
+
+
+def _incoming_fields(packet: Any) -> dict[str, Any]:
+    fields = {name: getattr(packet, crt, None) for name, crt in _FIELDS.items() if name != "retain"}
+    if packet.payload_format_indicator is not None:
+        fields["payloadFormat"] = str(int(packet.payload_format_indicator))
+    if packet.user_properties:
+        fields["userProperties"] = [{"key": one.name, "value": one.value} for one in packet.user_properties]
+    return {name: value for name, value in fields.items() if value is not None}
