@@ -1,0 +1,43 @@
+"""Logs of the service: events as records, one line each, as text for people or JSON for machines."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TextIO
+
+import structlog
+
+LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure(*, json: bool = False, path: Path | None = None, level: str = "info") -> structlog.stdlib.BoundLogger:
+    """Sets up the process's logging, to standard error or to the end of a file; returns the root logger.
+
+    Raises ValueError for an unknown level, OSError if the file cannot be opened.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"cannot log at level {level!r}: choose one of {', '.join(LEVELS)}")
+    stream: TextIO = sys.stderr if path is None else path.open("a", buffering=1, encoding="utf-8")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *_rendering(json, colors=stream.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger()
+    return logger
+
+
+def _rendering(json: bool, *, colors: bool) -> list[structlog.typing.Processor]:
+    if json:
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # Plain tracebacks: rich's are for terminals and cost memory.
+    plain = structlog.dev.plain_traceback
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=plain, pad_event_to=24)]

@@ -1,0 +1,55 @@
+"""Pushes certificates, things and policies to the broker as one versioned snapshot, after each change of them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import structlog
+
+from cloud.mqtt import bell, port
+from cloud.store import database, principals
+
+_RETRY_S = 0.5
+
+
+class Pusher:
+    """One actor: `run` until cancelled; `wake` after a commit that may have changed principals."""
+
+    def __init__(self, database: database.Database, broker: port.BrokerPort, log: structlog.stdlib.BoundLogger) -> None:
+        self._database = database
+        self._broker = broker
+        self._log = log
+        self._bell = bell.Bell()
+        self._pushed = -1
+
+    def wake(self) -> None:
+        """May be called from every thread."""
+        self._bell.ring()
+
+    async def run(self) -> None:
+        while True:
+            await self._bell.wait()
+            if not await self.push():
+                await asyncio.sleep(_RETRY_S)
+                self._bell.ring()
+
+    async def push(self) -> bool:
+        """Pushes what the broker does not know yet; False if it could not be reached."""
+        snapshot = await asyncio.to_thread(self._read)
+        if snapshot is None:
+            return True
+        try:
+            await self._broker.push(snapshot)
+        except (OSError, port.BrokerUnavailable) as error:
+            self._log.warning("principals.delayed", version=snapshot.version, why=str(error), retry_s=_RETRY_S)
+            return False
+        self._pushed = snapshot.version
+        self._log.debug("principals.pushed", version=snapshot.version, principals=len(snapshot.principals))
+        return True
+
+    def _read(self) -> port.Snapshot | None:
+        with self._database.read() as tx:
+            if principals.version(tx) == self._pushed:
+                return None
+            return msgspec.convert(principals.snapshot(tx), port.Snapshot)
