@@ -1,0 +1,80 @@
+"""Who may do what: the accessControl of every component, read again when it changes (spec/ipc.md 3.2).
+
+Decisions are remembered by caller, service, operation and resource, and forgotten with any change of a policy. Open
+subscriptions are not asked again, as in the original.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nucleus.core import authorization, configuration
+from nucleus.ipc import ports
+from nucleus.wire import rpc
+
+CLI_SERVICE = "aws.greengrass.Cli"
+CLI_COMPONENT = "aws.greengrass.Cli"
+CLI_USER = "greengrass-cli#"
+_MQTT_SERVICE = "aws.greengrass.ipc.mqttproxy"
+_DECISIONS_KEPT = 4096
+
+
+class Authorizer:
+    """Answers for all connections; `close` stops watching the configuration."""
+
+    def __init__(self, store: ports.Configuration) -> None:
+        self._store = store
+        self._policies: authorization.Policies | None = None
+        self._decisions: dict[tuple[str, str, str, str], bool] = {}
+        self.close = store.watch(("services",), self._changed)
+
+    def require(self, caller: str, service: str, operation: str, resource: str) -> None:
+        """Raises UnauthorizedError with the original's words."""
+        key = (caller, service, operation, resource)
+        allowed = self._decisions.get(key)
+        if allowed is None:
+            allowed = self._decide(*key)
+        if allowed:
+            return
+        if service == _MQTT_SERVICE:
+            raise rpc.OperationError("UnauthorizedError", "Not Authorized")
+        what = f"{service}:{rpc.NAMESPACE}{operation} on resource {resource}"
+        raise rpc.OperationError("UnauthorizedError", f"Principal {caller} is not authorized to perform {what}")
+
+    def _decide(self, caller: str, service: str, operation: str, resource: str) -> bool:
+        if service == CLI_SERVICE and (caller == CLI_COMPONENT or caller.startswith(CLI_USER)):
+            return True
+        if self._policies is None:
+            self._policies = authorization.read(_policies(self._store.tree))
+        if len(self._decisions) >= _DECISIONS_KEPT:
+            self._decisions.clear()
+        allowed = authorization.allows(self._policies, caller, service, rpc.NAMESPACE + operation, resource)
+        self._decisions[caller, service, operation, resource] = allowed
+        return allowed
+
+    def _changed(self, changes: tuple[configuration.Change, ...]) -> None:
+        if any(_touches_policies(change) for change in changes):
+            self._policies = None
+            self._decisions.clear()
+
+
+def _touches_policies(change: configuration.Change) -> bool:
+    path = tuple(name.lower() for name in change.path)
+    if len(path) < 4:  # services/<component>/configuration/accessControl lies below it
+        return len(path) < 3 or path[2] == "configuration"
+    return path[2:4] == ("configuration", "accesscontrol")
+
+
+def _policies(tree: configuration.Tree) -> dict[str, Any]:
+    """Component -> its accessControl, as far as it has one."""
+    try:
+        components = configuration.get(tree, ("services",))
+    except KeyError:
+        return {}
+    found = {}
+    for name in components:
+        try:
+            found[name] = configuration.get(tree, ("services", name, "configuration", "accessControl"))
+        except KeyError:
+            continue
+    return found

@@ -1,0 +1,36 @@
+"""GetComponentDetails and ListComponents (spec/ipc.md 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nucleus.core import configuration
+from nucleus.ipc import call, ports
+from nucleus.wire import rpc
+
+
+def details(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    name = request["componentName"]
+    health = one.ports.components.health().get(name)
+    if health is None:
+        raise rpc.OperationError(
+            "ResourceNotFoundError",
+            f"cannot find component {name}: it is not on this device",
+            resourceType="component",
+            resourceName=name,
+        )
+    return {"componentDetails": _details(one.ports, name, health)}
+
+
+def list_all(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    """All components on the device, by name."""
+    health = sorted(one.ports.components.health().items())
+    return {"components": [_details(one.ports, name, each) for name, each in health]}
+
+
+def _details(known: ports.Ports, name: str, health: ports.Health) -> dict[str, Any]:
+    try:
+        values = configuration.get(known.configuration.tree, ("services", name, "configuration"))
+    except KeyError:
+        values = {}
+    return {"componentName": name, "version": health.version, "state": health.state.name, "configuration": values}

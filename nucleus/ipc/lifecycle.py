@@ -1,0 +1,47 @@
+"""UpdateState, RestartComponent and StopComponent (spec/ipc.md 3, spec/nucleus.md 2.9).
+
+An unknown component is the error the model declares (ComponentNotFoundError), which every client can decode; the original
+sends ResourceNotFoundError there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nucleus.ipc import call
+from nucleus.wire import rpc
+
+
+def update_state(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    """The caller reports its own state; whether that means anything now is the supervisor's affair."""
+    if one.ports.components.component(one.caller) is None:
+        raise rpc.OperationError(
+            "ResourceNotFoundError",
+            f"cannot update the state of {one.caller}: it is no component",
+            resourceType="component",
+            resourceName=one.caller,
+        )
+    one.ports.components.report(one.caller, request["state"])
+    return {}
+
+
+def restart(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    name = _known(one, request["componentName"])
+    return _status("restartStatus", one.ports.components.restart(name), f"cannot restart {name} now")
+
+
+def stop(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    name = _known(one, request["componentName"])
+    return _status("stopStatus", one.ports.components.stop_component(name), f"cannot stop {name} now")
+
+
+def _known(one: call.Call, name: str) -> str:
+    if not name:
+        raise rpc.OperationError("InvalidArgumentsError", "cannot find the component: its name is empty")
+    if one.ports.components.component(name) is None:
+        raise rpc.OperationError("ComponentNotFoundError", f"cannot find component {name}: it is not on this device")
+    return name
+
+
+def _status(member: str, done: bool, why: str) -> dict[str, Any]:
+    return {member: "SUCCEEDED"} if done else {member: "FAILED", "message": why}

@@ -1,0 +1,98 @@
+"""THE TABLE: every operation of the model, who may call it on what, and its handler (spec/ipc.md 3).
+
+A row's `service` is the accessControl service that must allow the caller (empty: no check); `resource` the request's
+member that names the resource, or a literal in quotes. Request and response shapes are in nucleus/wire/shapes.py under
+the operation's name. A row without handler is an operation this daemon does not serve yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msgspec import Struct
+
+from nucleus.ipc import authorizer, call, components, configuration, deployments, iotcore, lifecycle, pubsub
+from nucleus.wire import requests, rpc
+
+Answer = dict[str, Any]
+Handler = Callable[[call.Call, dict[str, Any]], Answer | Awaitable[Answer]]
+
+_PUBSUB = "aws.greengrass.ipc.pubsub"
+_MQTT = "aws.greengrass.ipc.mqttproxy"
+_LIFECYCLE = "aws.greengrass.ipc.lifecycle"
+_METRIC = "aws.greengrass.ipc.componentmetric"
+_SECRET = "aws.greengrass.SecretManager"  # noqa: S105 the name of a policy service
+_SHADOW = "aws.greengrass.ShadowManager"
+_AUTH = "aws.greengrass.clientdevices.Auth"
+_CLI = authorizer.CLI_SERVICE
+_ANY = "'*'"
+
+
+class Row(Struct, frozen=True):
+    """One operation."""
+
+    handler: Handler | None = None
+    service: str = ""
+    resource: str = ""
+
+
+TABLE: dict[str, Row] = {
+    "PublishToTopic": Row(pubsub.publish, _PUBSUB, "topic"),
+    "SubscribeToTopic": Row(pubsub.subscribe, _PUBSUB, "topic"),
+    "PublishToIoTCore": Row(iotcore.publish, _MQTT, "topicName"),
+    "SubscribeToIoTCore": Row(iotcore.subscribe, _MQTT, "topicName"),
+    "SubscribeToIoTCoreConnectionStatus": Row(),
+    "GetConfiguration": Row(configuration.get),
+    "UpdateConfiguration": Row(configuration.update),
+    "SubscribeToConfigurationUpdate": Row(configuration.subscribe),
+    "SubscribeToValidateConfigurationUpdates": Row(),
+    "SendConfigurationValidityReport": Row(),
+    "UpdateState": Row(lifecycle.update_state),
+    "SubscribeToComponentUpdates": Row(),
+    "DeferComponentUpdate": Row(),
+    "PauseComponent": Row(None, _LIFECYCLE, "componentName"),
+    "ResumeComponent": Row(None, _LIFECYCLE, "componentName"),
+    "GetComponentDetails": Row(components.details, _CLI, "componentName"),
+    "ListComponents": Row(components.list_all, _CLI, _ANY),
+    "RestartComponent": Row(lifecycle.restart, _CLI, "componentName"),
+    "StopComponent": Row(lifecycle.stop, _CLI, "componentName"),
+    "CreateLocalDeployment": Row(deployments.create, _CLI, _ANY),
+    "CancelLocalDeployment": Row(None, _CLI, _ANY),
+    "GetLocalDeploymentStatus": Row(deployments.status, _CLI, "deploymentId"),
+    "ListLocalDeployments": Row(deployments.list_all, _CLI, _ANY),
+    "CreateDebugPassword": Row(None, _CLI, _ANY),
+    # The resource of secrets and shadows is built from the request (an ARN, a shadow's topic), not one of its members.
+    "GetSecretValue": Row(None, _SECRET),
+    "GetThingShadow": Row(None, _SHADOW),
+    "UpdateThingShadow": Row(None, _SHADOW),
+    "DeleteThingShadow": Row(None, _SHADOW),
+    "ListNamedShadowsForThing": Row(None, _SHADOW, "thingName"),
+    "ValidateAuthorizationToken": Row(),
+    "PutComponentMetric": Row(None, _METRIC),
+    "SubscribeToCertificateUpdates": Row(None, _AUTH, _ANY),
+    "VerifyClientDeviceIdentity": Row(None, _AUTH, _ANY),
+    "GetClientDeviceAuthToken": Row(None, _AUTH, _ANY),
+    "AuthorizeClientDeviceAction": Row(None, _AUTH, _ANY),
+}
+
+
+def serve(one: call.Call, payload: bytes, access: authorizer.Authorizer) -> Answer | Awaitable[Answer]:
+    """Checks a request and hands it to its handler.
+
+    Raises OperationError; also for an operation that is unknown, because new clients know more than we do.
+    """
+    row = TABLE.get(one.operation)
+    if row is None or row.handler is None:
+        name = rpc.NAMESPACE + one.operation
+        raise rpc.OperationError("ServiceError", f"Operation {name} is not supported by this nucleus")
+    try:
+        request = requests.check(one.operation, rpc.load(payload))
+    except requests.RequestError as error:
+        raise rpc.OperationError("InvalidArgumentsError", f"cannot {one.operation}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise rpc.OperationError("InvalidArgumentsError", f"cannot {one.operation}: no JSON: {error}") from None
+    if row.service:
+        resource = row.resource.strip("'") if row.resource.startswith("'") else request[row.resource]
+        access.require(one.caller, row.service, one.operation, resource)
+    return row.handler(one, request)

@@ -1,0 +1,107 @@
+"""What the IPC server needs from the rest of the daemon, as small protocols.
+
+Only `app.py` knows who stands behind them; tests use the fakes of tests/nucleus/fakes_ipc.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from nucleus.actors import broker
+from nucleus.core import component, configuration, local
+
+Cancel = Callable[[], None]
+
+
+class Log(Protocol):
+    """The part of host.logs.Log that the server uses."""
+
+    def debug(self, event: str, /, **fields: Any) -> None: ...
+    def info(self, event: str, /, **fields: Any) -> None: ...
+    def warning(self, event: str, /, **fields: Any) -> None: ...
+    def error(self, event: str, /, **fields: Any) -> None: ...
+
+
+class StateName(Protocol):
+    """Any enum of lifecycle states whose member names are the wire's."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Health(Protocol):
+    """The part of core.lifecycle.Health that components may see."""
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def state(self) -> StateName: ...
+
+
+class Components(Protocol):
+    """The supervisor's side of the operations about components."""
+
+    def health(self) -> Mapping[str, Health]: ...
+    def component(self, name: str, /) -> component.Component | None: ...
+    def report(self, name: str, state: str, /) -> None: ...
+    def restart(self, name: str, /) -> bool: ...
+    def stop_component(self, name: str, /) -> bool: ...
+
+
+class Configuration(Protocol):
+    """The configuration store; a commit is durable when it returns and calls the watchers before."""
+
+    @property
+    def tree(self) -> configuration.Tree: ...
+    def now(self) -> int: ...
+    def commit(self, changes: Sequence[configuration.Change], /) -> None: ...
+    def watch(
+        self, prefix: configuration.Path, callback: Callable[[tuple[configuration.Change, ...]], None], /
+    ) -> Cancel: ...
+
+
+class Deployments(Protocol):
+    """The deployer's side. `create_local` returns the new deployment's id and raises NucleusError."""
+
+    async def create_local(self, request: local.LocalRequest, caller: str, /) -> str: ...
+    def status(self, deployment_id: str, /) -> local.LocalStatus | None: ...
+    def list(self) -> list[local.LocalStatus]: ...
+
+
+class IncomingMessage(Protocol):
+    """A message of the cloud's broker; `properties` holds the MQTT 5 fields under their IPC names, blobs as bytes."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def retain(self) -> bool: ...
+    @property
+    def properties(self) -> Mapping[str, Any]: ...
+
+
+class Uplink(Protocol):
+    """The MQTT connection to the cloud, as nucleus.uplink.mqtt.Connection offers it.
+
+    `publish` returns when the message is in the spool; its properties are the MQTT 5 fields under their IPC names
+    (`retain`, `userProperties`, `messageExpiryIntervalSeconds`, `correlationData` as bytes, `responseTopic`,
+    `payloadFormat`, `contentType`). `subscribe` returns after the SUBACK. Both raise NucleusError.
+    """
+
+    async def publish(self, topic: str, payload: bytes, qos: int, /, **properties: Any) -> None: ...
+    async def subscribe(self, filter_: str, qos: int, deliver: Callable[[IncomingMessage], None], /) -> Cancel: ...
+
+
+class Ports(Struct, frozen=True):
+    """Everything the server asks. `identify` maps a token to the component's name, None for an unknown one."""
+
+    identify: Callable[[str], str | None]
+    configuration: Configuration
+    components: Components
+    deployments: Deployments
+    uplink: Uplink
+    broker: broker.Broker

@@ -1,0 +1,38 @@
+"""PublishToTopic and SubscribeToTopic: messages between the components of one device (spec/ipc.md 3.3)."""
+
+from __future__ import annotations
+
+import binascii
+from typing import Any
+
+from nucleus.ipc import call
+from nucleus.wire import rpc
+
+
+def publish(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    """Delivers to whoever subscribes now; nobody is fine. The event's text is made once for all of them."""
+    topic = request["topic"]
+    if not topic or any(wildcard in topic for wildcard in "+#*"):
+        raise rpc.OperationError("InvalidArgumentsError", f"cannot publish to {topic!r}: it is empty or has a wildcard")
+    one.ports.broker.publish(topic, event(topic, request["publishMessage"]), one.caller)
+    return {}
+
+
+def subscribe(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    """Delivers from now on, after the answer."""
+    topic = request["topic"]
+    if not topic:
+        raise rpc.OperationError("InvalidArgumentsError", "cannot subscribe: the topic is empty")
+    mode = request.get("receiveMode", "")
+    one.on_end(one.ports.broker.subscribe(topic, mode, one.caller, lambda _, message: one.emit_encoded(message)))
+    return {}
+
+
+def event(topic: str, message: dict[str, Any]) -> bytes:
+    """The JSON text of a SubscriptionResponseMessage; `message` is a checked PublishMessage (blobs as bytes)."""
+    ((kind, body),) = message.items()
+    content = body.get("message")
+    if isinstance(content, bytes) and kind == "binaryMessage":
+        content = binascii.b2a_base64(content, newline=False).decode()
+    members = {"message": content} if "message" in body else {}
+    return rpc.dump({kind: members | {"context": {"topic": topic}}})
