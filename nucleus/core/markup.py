@@ -8,12 +8,13 @@ but may not refer to what contains them; a key stands only once in a mapping. No
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import yaml
 from msgspec import Struct
+
+from nucleus.core import values
 
 Path = tuple[str | int, ...]
 
@@ -70,19 +71,9 @@ def _decode(data: bytes) -> str:
 
 def _checked(value: Any) -> Any:
     """Holds a JSON value to the same depth as YAML."""
-    level = [value]
-    for _ in range(LIMIT_DEPTH + 1):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return value
-    raise Unreadable(f"it is nested deeper than {LIMIT_DEPTH} levels")
-
-
-def _children(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from value.values()
-    if isinstance(value, list):
-        yield from value
+    if values.is_deeper(value, LIMIT_DEPTH):
+        raise Unreadable(f"it is nested deeper than {LIMIT_DEPTH} levels")
+    return value
 
 
 class _Open(Struct):

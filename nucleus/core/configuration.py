@@ -1,0 +1,333 @@
+"""The configuration tree: every leaf has a value, a time stamp and an origin; the last writer wins, leaf by leaf.
+
+Rules (spec/nucleus.md 4.1): names match whatever their case and keep their first spelling; lists are leaves; a write counts
+only if its stamp is at least that of what it replaces, else it is dropped silently. Trees never change: an update returns
+a new tree that shares what stayed the same, and the changes that lead to it. Empty objects are trees without names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from nucleus.core import errors, values
+
+Path = tuple[str, ...]
+
+DEFAULT_STAMP = 1  # of recipe defaults, so that everything else is newer
+DEFAULT_ORIGIN = "default"
+LIMIT_DEPTH = 100  # of names below each other; nothing that is configured comes near
+
+
+class Leaf(Struct, frozen=True):
+    """`value` is null, a truth value, a number, a text or a list; `stamp` is in ms; `origin` names the writer.
+
+    Origins: "default", "deployment:<id>", "component:<name>", "nucleus", "file".
+    """
+
+    value: Any
+    stamp: int
+    origin: str
+
+
+class Tree(Struct, frozen=True):
+    """Interior node: lower-cased name -> (name as first written, node)."""
+
+    nodes: dict[str, tuple[str, Tree | Leaf]] = {}
+
+
+class Change(Struct, frozen=True, omit_defaults=True):
+    """One leaf written, one empty object made (value `{}`), or one node removed with everything below it."""
+
+    path: Path
+    value: Any = None
+    stamp: int = 0
+    origin: str = ""
+    removed: bool = False
+
+
+Node = Tree | Leaf
+Updated = tuple[Tree, tuple[Change, ...]]
+EMPTY = Tree()
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def find(tree: Tree, path: Path) -> Node | None:
+    """The node at `path`, or None."""
+    node: Node = tree
+    for name in path:
+        entry = node.nodes.get(name.lower()) if isinstance(node, Tree) else None
+        if entry is None:
+            return None
+        node = entry[1]
+    return node
+
+
+def get(tree: Tree, path: Path = ()) -> Any:
+    """Plain values at `path`, the caller's own copy. Raises KeyError."""
+    node = find(tree, path)
+    if node is None:
+        raise KeyError("/".join(path))
+    return plain(node)
+
+
+def leaf(tree: Tree, path: Path) -> Leaf:
+    """The leaf at `path`. Raises KeyError if there is none or a tree."""
+    node = find(tree, path)
+    if not isinstance(node, Leaf):
+        raise KeyError("/".join(path))
+    return node
+
+
+def subtree(tree: Tree, path: Path) -> Tree:
+    """The tree at `path`; empty if there is none."""
+    node = find(tree, path)
+    return node if isinstance(node, Tree) else EMPTY
+
+
+def plain(node: Node) -> Any:
+    if isinstance(node, Leaf):
+        return values.copied(node.value)
+    return {name: plain(child) for name, child in node.nodes.values()}
+
+
+def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
+    """Every leaf with its path, spelled as in the tree."""
+    if isinstance(node, Leaf):
+        yield path, node
+        return
+    for name, child in node.nodes.values():
+        yield from leaves(child, (*path, name))
+
+
+def newest(node: Node) -> int:
+    """The highest stamp in the node; 0 if it has no leaf."""
+    return max((each.stamp for _, each in leaves(node)), default=0)
+
+
+# --- updating --------------------------------------------------------------------------------------------------------
+
+
+def merge(tree: Tree, path: Path, value: Any, stamp: int, origin: str) -> Updated:
+    """Writes `value` at `path`: objects name by name, everything else as one leaf. Older than what is there: no change.
+
+    Raises NucleusError COMPONENT_CONFIGURATION_NOT_VALID if it is nested too deep.
+    """
+    return _put(tree, path, value, Leaf(None, stamp, origin), removing=False)
+
+
+def replace(tree: Tree, path: Path, value: Any, stamp: int, origin: str) -> Updated:
+    """As `merge`, and removes what is below `path` but not in `value`, unless it is newer than `stamp`."""
+    return _put(tree, path, value, Leaf(None, stamp, origin), removing=True)
+
+
+def remove(tree: Tree, path: Path, stamp: int) -> Updated:
+    """Removes the node at `path`; leaves newer than `stamp` stay, with the way to them."""
+    node = find(tree, path)
+    if node is None:
+        return tree, ()
+    left = _survivors(node, stamp)
+    changed = _without(tree, path) if left is None else _with(tree, path, left)
+    return changed, diff(tree, changed)
+
+
+def apply(tree: Tree, changes: Iterable[Change]) -> Tree:
+    """Replays changes unconditionally, whatever their stamps. A value that is an object is written name by name."""
+    for change in changes:
+        if change.removed:
+            tree = _without(tree, change.path)
+            continue
+        node = _grown(find(tree, change.path), change.value, change)
+        tree = _with(tree, change.path, node)
+    return tree
+
+
+def diff(old: Tree, new: Tree, path: Path = ()) -> tuple[Change, ...]:
+    """The fewest changes that lead from `old` to `new`; costs only what differs, thanks to sharing."""
+    if old is new:
+        return ()
+    changes: list[Change] = []
+    for key, (name, node) in old.nodes.items():
+        there = new.nodes.get(key)
+        if there is None or there[0] != name:
+            changes.append(Change((*path, name), stamp=newest(node), removed=True))
+    for key, (name, node) in new.nodes.items():
+        before = old.nodes.get(key)
+        was = before[1] if before is not None and before[0] == name else None
+        changes += _node_diff(was, node, (*path, name))
+    return tuple(changes)
+
+
+def reset_and_merge(
+    running: Tree | Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    reset: Iterable[str],
+    merging: Mapping[str, Any],
+    stamp: int,
+    origin: str,
+) -> Updated:
+    """One component's configuration after a deployment (spec/nucleus.md 4.4); paths start at its `configuration`.
+
+    First each JSON pointer of `reset` is removed (`""` is everything, unknown ones are ignored), then the recipe's defaults
+    fill what is missing, then `merging` is merged. Leaves newer than `stamp` win over the deployment, leaf by leaf.
+    """
+    before = running if isinstance(running, Tree) else merge(EMPTY, (), running, 0, "")[0]
+    tree = before
+    for pointer in reset:
+        path = values.pointer(pointer)
+        if path is not None:
+            tree, _ = remove(tree, path, stamp)
+    tree = _filled(tree, defaults)
+    tree, _ = merge(tree, (), merging, stamp, origin)
+    return tree, diff(before, tree)
+
+
+def under(prefix: Path, changes: Iterable[Change]) -> tuple[Change, ...]:
+    """The same changes with their paths below `prefix`."""
+    return tuple(msgspec.structs.replace(change, path=(*prefix, *change.path)) for change in changes)
+
+
+# --- below -----------------------------------------------------------------------------------------------------------
+
+
+def _put(tree: Tree, path: Path, value: Any, mark: Leaf, *, removing: bool) -> Updated:
+    """`mark` carries stamp and origin of the write."""
+    _check(path, value)
+    for length in range(1, len(path)):
+        above = find(tree, path[:length])
+        if isinstance(above, Leaf) and above.stamp > mark.stamp:
+            return tree, ()
+    node = find(tree, path)
+    written = _merged(node, value, mark, removing=removing)
+    if written is node:
+        return tree, ()
+    changed = _with(tree, path, written)
+    return changed, diff(tree, changed)
+
+
+def _check(path: Path, value: Any) -> None:
+    why = ""
+    if not path and not isinstance(value, Mapping):
+        why = "the whole configuration must be an object"
+    elif values.is_deeper(value, LIMIT_DEPTH - len(path)):
+        why = f"it is nested deeper than {LIMIT_DEPTH} levels"
+    if why:
+        detail = f"cannot write configuration {'/'.join(path[:8])}: {why}"
+        raise errors.NucleusError("COMPONENT_CONFIGURATION_NOT_VALID", detail)
+
+
+def _merged(node: Node | None, value: Any, mark: Leaf, *, removing: bool) -> Node:
+    """The node after the write; the very same node if the write loses or changes nothing."""
+    if not isinstance(value, Mapping):
+        return _written(node, value, mark)
+    if isinstance(node, Leaf) and node.stamp > mark.stamp:
+        return node
+    before = node if isinstance(node, Tree) else None
+    nodes = dict(before.nodes) if before else {}
+    for name, child in value.items():
+        spelled, there = nodes.get(name.lower(), (name, None))
+        nodes[name.lower()] = (spelled, _merged(there, child, mark, removing=removing))
+    if removing:
+        named = {name.lower() for name in value}
+        nodes = _kept(nodes, named, mark.stamp)
+    if before is not None and _alike(before.nodes, nodes):
+        return before
+    return Tree(nodes)
+
+
+def _written(node: Node | None, value: Any, mark: Leaf) -> Node:
+    if node is not None and newest(node) > mark.stamp:
+        return node
+    if (
+        isinstance(node, Leaf)
+        and (node.stamp, node.origin) == (mark.stamp, mark.origin)
+        and values.same(node.value, value)
+    ):
+        return node
+    return Leaf(values.copied(value), mark.stamp, mark.origin)
+
+
+def _kept(nodes: Mapping[str, tuple[str, Node]], named: Iterable[str], stamp: int) -> dict[str, tuple[str, Node]]:
+    """The named nodes, and of the others what is newer than `stamp`."""
+    kept: dict[str, tuple[str, Node]] = {}
+    for key, (name, node) in nodes.items():
+        left = node if key in named else _survivors(node, stamp)
+        if left is not None:
+            kept[key] = (name, left)
+    return kept
+
+
+def _survivors(node: Node, stamp: int) -> Node | None:
+    """What is left of a node when everything up to `stamp` is removed; None if nothing."""
+    if isinstance(node, Leaf):
+        return node if node.stamp > stamp else None
+    kept = _kept(node.nodes, (), stamp)
+    return Tree(kept) if kept else None
+
+
+def _filled(tree: Tree, defaults: Mapping[str, Any]) -> Tree:
+    """Adds what is missing; what is there stays, whatever it is."""
+    mark = Leaf(None, DEFAULT_STAMP, DEFAULT_ORIGIN)
+    nodes = dict(tree.nodes)
+    for name, value in defaults.items():
+        spelled, there = nodes.get(name.lower(), (name, None))
+        if there is None:
+            nodes[name.lower()] = (spelled, _merged(None, value, mark, removing=False))
+        elif isinstance(there, Tree) and isinstance(value, Mapping):
+            nodes[name.lower()] = (spelled, _filled(there, value))
+    return tree if _alike(tree.nodes, nodes) else Tree(nodes)
+
+
+def _with(tree: Tree, path: Path, node: Node) -> Tree:
+    """The tree with `node` at `path`; a leaf on the way gives way to a tree."""
+    if not path:
+        assert isinstance(node, Tree)
+        return node
+    spelled, there = tree.nodes.get(path[0].lower(), (path[0], EMPTY))
+    inner = node if len(path) == 1 else _with(there if isinstance(there, Tree) else EMPTY, path[1:], node)
+    return Tree({**tree.nodes, path[0].lower(): (spelled, inner)})
+
+
+def _without(tree: Tree, path: Path) -> Tree:
+    if not path:
+        return EMPTY
+    if find(tree, path) is None:
+        return tree
+    parent = subtree(tree, path[:-1])
+    nodes = {key: entry for key, entry in parent.nodes.items() if key != path[-1].lower()}
+    return _with(tree, path[:-1], Tree(nodes))
+
+
+def _grown(node: Node | None, value: Any, change: Change) -> Node:
+    """The node after an unconditional write."""
+    if not isinstance(value, Mapping):
+        return Leaf(values.copied(value), change.stamp, change.origin)
+    nodes = dict(node.nodes) if isinstance(node, Tree) else {}
+    for name, child in value.items():
+        spelled, there = nodes.get(name.lower(), (name, None))
+        nodes[name.lower()] = (spelled, _grown(there, child, change))
+    return Tree(nodes)
+
+
+def _node_diff(was: Node | None, node: Node, path: Path) -> tuple[Change, ...]:
+    if was is node:
+        return ()
+    if isinstance(node, Leaf):
+        alike = isinstance(was, Leaf) and (was.stamp, was.origin) == (node.stamp, node.origin)
+        if alike and isinstance(was, Leaf) and values.same(was.value, node.value):
+            return ()
+        return (Change(path, values.copied(node.value), node.stamp, node.origin),)
+    if isinstance(was, Tree):
+        return diff(was, node, path)
+    if not node.nodes:
+        return (Change(path, {}),)
+    return tuple(change for name, child in node.nodes.values() for change in _node_diff(None, child, (*path, name)))
+
+
+def _alike(one: Mapping[str, tuple[str, Node]], other: Mapping[str, tuple[str, Node]]) -> bool:
+    return one.keys() == other.keys() and all(one[key][1] is other[key][1] for key in one)
