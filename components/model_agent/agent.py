@@ -1,0 +1,237 @@
+"""The model agent: serves ONNX models to the components of one device over a Unix socket.
+
+Run as `agent.py --socket agent.sock --lease-seconds 600` in its work folder. It restores what it served before from its
+own store (agent_registry.py), listens, and only then reports RUNNING to the nucleus. Frames are those of
+agent_frames.py; requests and what a good reply adds to `"ok": true`:
+
+    {"op": "predict", "alias", "tensors": [{name, dtype, shape}]} + bytes -> component, version, tensors + bytes
+    {"op": "offer", "component", "version", "artifacts": folder}            -> message
+    {"op": "release" or "withdraw", "component", "version"}                 -> message
+    {"op": "list"}                                                          -> models (agent_aliases.listed)
+
+Every prediction says which component version gave it. A request that began with one model ends with it.
+Threads, not one loop: a request runs on its connection's thread, because onnxruntime computes outside of Python's lock
+and several connections should not wait for each other. The number of connections is bounded; one too many hears BUSY.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import agent_aliases
+import agent_check
+import agent_frames
+import agent_registry
+import model_client
+
+CONNECTIONS_LIMIT = 64
+IDLE_S = 600.0  # a silent connection is closed; clients connect again
+FRAME_S = 10.0  # a frame that began must arrive, and an answer must be taken, within this
+LAST_REQUESTS_S = 2.0
+SOCKET_PATH_LIMIT_BYTES = 107
+
+
+class RequestError(Exception):
+    """A request that gets no answer: the code and message of its reply."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Server:
+    """Answers requests on a listening socket until the process ends."""
+
+    def __init__(self, aliases: agent_aliases.Aliases, listener: socket.socket) -> None:
+        self._aliases = aliases
+        self._listener = listener
+        self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
+        self._answering: set[int] = set()  # threads between a request and the end of its reply
+        self.idle = threading.Condition()
+
+    def run(self) -> None:
+        """Accepts connections; returns when the listener is closed."""
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            if self._places.acquire(blocking=False):
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                continue
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(0.1)
+                agent_frames.send(connection, _refusal("BUSY", f"{CONNECTIONS_LIMIT} connections are open"))
+
+    def finish(self) -> None:
+        """Waits for the replies under way, LAST_REQUESTS_S at most."""
+        with self.idle:
+            self.idle.wait_for(lambda: not self._answering, LAST_REQUESTS_S)
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection, contextlib.suppress(OSError, agent_frames.ClosedError):
+                self._converse(connection)
+        finally:
+            self._places.release()
+
+    def _converse(self, connection: socket.socket) -> None:
+        while True:
+            connection.settimeout(IDLE_S)
+            connection.recv(1, socket.MSG_PEEK)
+            connection.settimeout(FRAME_S)
+            try:
+                header, body = agent_frames.receive(connection)
+            except agent_frames.FrameError as error:
+                agent_frames.send(connection, _refusal("INVALID_ARGUMENT", str(error)))
+                return  # where the next frame would begin is unknown
+            self._reply(connection, header, body)
+
+    def _reply(self, connection: socket.socket, header: dict[str, Any], body: bytes) -> None:
+        thread = threading.get_ident()
+        with self.idle:
+            self._answering.add(thread)
+        try:
+            reply, answered = self._answer(header, body)
+            agent_frames.send(connection, reply, answered)
+        finally:
+            with self.idle:
+                self._answering.discard(thread)
+                self.idle.notify_all()
+
+    def _answer(self, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        """The reply to one request; whatever goes wrong with it is an answer, too."""
+        try:
+            match header.get("op"):
+                case "predict":
+                    return self._predict(header, body)
+                case "list":
+                    return {"ok": True, "models": self._aliases.listed()}, b""
+                case "offer" | "release" | "withdraw" as verb:
+                    message = self._hand_over(verb, header)
+                    print(f"{verb}: {message}", flush=True)
+                    return {"ok": True, "message": message}, b""
+                case other:
+                    raise RequestError("INVALID_ARGUMENT", f"unknown operation {str(other)[:50]!r}")
+        except RequestError as error:
+            return _refusal(error.code, str(error)), b""
+        except agent_check.RefusedError as error:
+            print(f"refused {header.get('component')} {header.get('version')}: {error}", flush=True)
+            return _refusal("REFUSED", str(error)), b""
+        except (agent_check.InputError, model_client.RejectedError) as error:
+            return _refusal("INVALID_ARGUMENT", str(error)), b""
+        except Exception as error:  # a request must never end the agent: the others keep their models
+            print(f"cannot answer {header.get('op')}: {error!r}", file=sys.stderr, flush=True)
+            return _refusal("INTERNAL", f"{type(error).__name__}: {error}"), b""
+
+    def _predict(self, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+        alias, tensors = _text(header, "alias"), header.get("tensors")
+        if not isinstance(tensors, list):
+            raise RequestError("INVALID_ARGUMENT", "predict needs a list of tensors")
+        serving = self._aliases.serving(alias)
+        if serving is None:
+            raise RequestError("NOT_READY", f"no model answers for {alias} yet")
+        described, answered = model_client.pack(serving.model.predict(model_client.unpack(tensors, body)))
+        if len(answered) > agent_frames.BODY_LIMIT_BYTES:
+            raise RequestError(
+                "INVALID_ARGUMENT", f"the answer of {len(answered)} bytes is above the limit; send smaller batches"
+            )
+        reply = {"ok": True, "component": serving.component, "version": serving.version, "tensors": described}
+        return reply, answered
+
+    def _hand_over(self, verb: str, header: dict[str, Any]) -> str:
+        component, version = _text(header, "component"), _text(header, "version")
+        match verb:
+            case "offer":
+                return self._aliases.offer(component, version, Path(_text(header, "artifacts")))
+            case "release":
+                return self._aliases.release(component, version)
+            case _:
+                return self._aliases.withdraw(component, version)
+
+
+def listen(path: str) -> socket.socket:
+    """A listening socket at `path`, for this user only; takes the place of one left by a predecessor."""
+    if len(os.fsencode(path)) > SOCKET_PATH_LIMIT_BYTES:
+        raise agent_registry.StoreError(f"the socket path {path} is longer than {SOCKET_PATH_LIMIT_BYTES} bytes")
+    place = Path(path)
+    if place.exists() and not stat.S_ISSOCK(place.stat().st_mode):
+        raise agent_registry.StoreError(f"{path} exists and is no socket")
+    place.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    listener.listen(CONNECTIONS_LIMIT)
+    return listener
+
+
+def report_running() -> None:
+    """Tells the nucleus that this component is RUNNING; outside of a nucleus there is nobody to tell."""
+    if "SVCUID" in os.environ:
+        # Only here: the file is put beside this one when the component is published (design.md 4.2).
+        marram_ipc = importlib.import_module("marram_ipc")
+        marram_ipc.Client().call("aws.greengrass#UpdateState", {"state": "RUNNING"})
+
+
+def _refusal(code: str, message: str) -> dict[str, Any]:
+    return {"ok": False, "code": code, "message": message}
+
+
+def _text(header: dict[str, Any], key: str) -> str:
+    value = header.get(key)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise RequestError("INVALID_ARGUMENT", f"{header.get('op')} needs {key}, a text")
+    return value
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="agent.py", description=__doc__.partition("\n")[0])
+    parser.add_argument("--socket", default="agent.sock")
+    parser.add_argument("--lease-seconds", type=float, default=600.0)
+    parser.add_argument("--store", type=Path, default=Path("registry"))
+    given = parser.parse_args(arguments)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    try:
+        registry = agent_registry.Registry.open(given.store)
+        aliases = agent_aliases.Aliases(registry, given.lease_seconds)
+        for line in aliases.restore():
+            print(f"restored: {line}", flush=True)
+        listener = listen(given.socket)
+    except (agent_registry.StoreError, OSError) as error:
+        print(f"cannot start the model agent: {error}", file=sys.stderr, flush=True)
+        return 1
+    server = Server(aliases, listener)
+    threading.Thread(target=server.run, daemon=True).start()
+    print(f"listening on {given.socket}", flush=True)
+    report_running()
+    while not stopped.wait(1.0):
+        for line in aliases.expire():
+            print(f"lease over: {line}", flush=True)
+    Path(given.socket).unlink(missing_ok=True)
+    listener.close()
+    server.finish()
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads may still compute inside onnxruntime; an orderly interpreter exit would tear it down below them.
+    os._exit(code)
