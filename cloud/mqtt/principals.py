@@ -14,18 +14,20 @@ _RETRY_S = 0.5
 
 
 class Pusher:
-    """One actor: `run` until cancelled; `wake` after a commit that may have changed principals."""
+    """One actor: `run` until cancelled; `bell` is rung after a commit that may have changed principals."""
 
-    def __init__(self, database: database.Database, broker: port.BrokerPort, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self,
+        database: database.Database,
+        broker: port.BrokerPort,
+        bell: bell.Bell,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
         self._database = database
         self._broker = broker
         self._log = log
-        self._bell = bell.Bell()
+        self._bell = bell
         self._pushed = -1
-
-    def wake(self) -> None:
-        """May be called from every thread."""
-        self._bell.ring()
 
     async def run(self) -> None:
         while True:
@@ -41,7 +43,7 @@ class Pusher:
             return True
         try:
             await self._broker.push(snapshot)
-        except (OSError, port.BrokerUnavailable) as error:
+        except (OSError, port.BrokerUnavailableError) as error:
             self._log.warning("principals.delayed", version=snapshot.version, why=str(error), retry_s=_RETRY_S)
             return False
         self._pushed = snapshot.version

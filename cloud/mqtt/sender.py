@@ -18,17 +18,19 @@ _RETRY_S = 0.5
 
 
 class Sender:
-    """One actor: `run` until cancelled; `wake` after a commit that wrote messages."""
+    """One actor: `run` until cancelled; `bell` is rung after a commit that wrote messages."""
 
-    def __init__(self, database: database.Database, broker: port.BrokerPort, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self,
+        database: database.Database,
+        broker: port.BrokerPort,
+        bell: bell.Bell,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
         self._database = database
         self._broker = broker
         self._log = log
-        self._bell = bell.Bell()
-
-    def wake(self) -> None:
-        """May be called from every thread."""
-        self._bell.ring()
+        self._bell = bell
 
     async def run(self) -> None:
         while True:
@@ -63,7 +65,7 @@ class Sender:
         for message in lane:
             try:
                 await self._broker.publish(message.topic, message.payload, qos=1)
-            except (OSError, port.BrokerUnavailable) as error:
+            except (OSError, port.BrokerUnavailableError) as error:
                 self._log.warning("outbox.not_taken", topic=message.topic, why=str(error) or type(error).__name__)
                 return  # what follows for this device waits, too: order
             taken.append(message.id)
