@@ -54,9 +54,6 @@ Updated = tuple[Tree, tuple[Change, ...]]
 EMPTY = Tree()
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
-
-
 def find(tree: Tree, path: Path) -> Node | None:
     """The node at `path`, or None."""
     node: Node = tree
@@ -110,20 +107,17 @@ def newest(node: Node) -> int:
     return max((each.stamp for _, each in leaves(node)), default=0)
 
 
-# --- updating --------------------------------------------------------------------------------------------------------
-
-
 def merge(tree: Tree, path: Path, value: Any, stamp: int, origin: str) -> Updated:
     """Writes `value` at `path`: objects name by name, everything else as one leaf. Older than what is there: no change.
 
     Raises NucleusError COMPONENT_CONFIGURATION_NOT_VALID if it is nested too deep.
     """
-    return _put(tree, path, value, Leaf(None, stamp, origin), removing=False)
+    return _put(tree, path, value, _Write(stamp, origin))
 
 
 def replace(tree: Tree, path: Path, value: Any, stamp: int, origin: str) -> Updated:
     """As `merge`, and removes what is below `path` but not in `value`, unless it is newer than `stamp`."""
-    return _put(tree, path, value, Leaf(None, stamp, origin), removing=True)
+    return _put(tree, path, value, _Write(stamp, origin, removing=True))
 
 
 def remove(tree: Tree, path: Path, stamp: int) -> Updated:
@@ -142,8 +136,8 @@ def apply(tree: Tree, changes: Iterable[Change]) -> Tree:
         if change.removed:
             tree = _without(tree, change.path)
             continue
-        node = _grown(find(tree, change.path), change.value, change)
-        tree = _with(tree, change.path, node)
+        write = _Write(change.stamp, change.origin, forced=True)
+        tree = _with(tree, change.path, _merged(find(tree, change.path), change.value, write))
     return tree
 
 
@@ -192,18 +186,26 @@ def under(prefix: Path, changes: Iterable[Change]) -> tuple[Change, ...]:
     return tuple(msgspec.structs.replace(change, path=(*prefix, *change.path)) for change in changes)
 
 
-# --- below -----------------------------------------------------------------------------------------------------------
+class _Write(Struct, frozen=True):
+    """Who writes and how: `removing` what the value does not name; `forced` whatever the stamps are."""
+
+    stamp: int
+    origin: str
+    removing: bool = False
+    forced: bool = False
+
+    def loses(self, node: Node | None) -> bool:
+        return node is not None and not self.forced and newest(node) > self.stamp
 
 
-def _put(tree: Tree, path: Path, value: Any, mark: Leaf, *, removing: bool) -> Updated:
-    """`mark` carries stamp and origin of the write."""
+def _put(tree: Tree, path: Path, value: Any, write: _Write) -> Updated:
     _check(path, value)
     for length in range(1, len(path)):
         above = find(tree, path[:length])
-        if isinstance(above, Leaf) and above.stamp > mark.stamp:
+        if isinstance(above, Leaf) and write.loses(above):
             return tree, ()
     node = find(tree, path)
-    written = _merged(node, value, mark, removing=removing)
+    written = _merged(node, value, write)
     if written is node:
         return tree, ()
     changed = _with(tree, path, written)
@@ -221,35 +223,32 @@ def _check(path: Path, value: Any) -> None:
         raise errors.NucleusError("COMPONENT_CONFIGURATION_NOT_VALID", detail)
 
 
-def _merged(node: Node | None, value: Any, mark: Leaf, *, removing: bool) -> Node:
+def _merged(node: Node | None, value: Any, write: _Write) -> Node:
     """The node after the write; the very same node if the write loses or changes nothing."""
     if not isinstance(value, Mapping):
-        return _written(node, value, mark)
-    if isinstance(node, Leaf) and node.stamp > mark.stamp:
+        return _written(node, Leaf(values.copied(value), write.stamp, write.origin), write)
+    if isinstance(node, Leaf) and write.loses(node):
         return node
     before = node if isinstance(node, Tree) else None
     nodes = dict(before.nodes) if before else {}
     for name, child in value.items():
         spelled, there = nodes.get(name.lower(), (name, None))
-        nodes[name.lower()] = (spelled, _merged(there, child, mark, removing=removing))
-    if removing:
-        named = {name.lower() for name in value}
-        nodes = _kept(nodes, named, mark.stamp)
-    if before is not None and _alike(before.nodes, nodes):
-        return before
-    return Tree(nodes)
+        nodes[name.lower()] = (spelled, _merged(there, child, write))
+    if write.removing:
+        nodes = _kept(nodes, {name.lower() for name in value}, write.stamp)
+    return before if before is not None and _alike(before.nodes, nodes) else Tree(nodes)
 
 
-def _written(node: Node | None, value: Any, mark: Leaf) -> Node:
-    if node is not None and newest(node) > mark.stamp:
+def _written(node: Node | None, new: Leaf, write: _Write) -> Node:
+    if node is not None and (write.loses(node) or _is(node, new)):
         return node
-    if (
-        isinstance(node, Leaf)
-        and (node.stamp, node.origin) == (mark.stamp, mark.origin)
-        and values.same(node.value, value)
-    ):
-        return node
-    return Leaf(values.copied(value), mark.stamp, mark.origin)
+    return new
+
+
+def _is(node: Node | None, leaf_: Leaf) -> bool:
+    """Whether the node is a leaf equal in value, stamp and origin."""
+    alike = isinstance(node, Leaf) and (node.stamp, node.origin) == (leaf_.stamp, leaf_.origin)
+    return alike and isinstance(node, Leaf) and values.same(node.value, leaf_.value)
 
 
 def _kept(nodes: Mapping[str, tuple[str, Node]], named: Iterable[str], stamp: int) -> dict[str, tuple[str, Node]]:
@@ -272,12 +271,12 @@ def _survivors(node: Node, stamp: int) -> Node | None:
 
 def _filled(tree: Tree, defaults: Mapping[str, Any]) -> Tree:
     """Adds what is missing; what is there stays, whatever it is."""
-    mark = Leaf(None, DEFAULT_STAMP, DEFAULT_ORIGIN)
+    write = _Write(DEFAULT_STAMP, DEFAULT_ORIGIN)
     nodes = dict(tree.nodes)
     for name, value in defaults.items():
         spelled, there = nodes.get(name.lower(), (name, None))
         if there is None:
-            nodes[name.lower()] = (spelled, _merged(None, value, mark, removing=False))
+            nodes[name.lower()] = (spelled, _merged(None, value, write))
         elif isinstance(there, Tree) and isinstance(value, Mapping):
             nodes[name.lower()] = (spelled, _filled(there, value))
     return tree if _alike(tree.nodes, nodes) else Tree(nodes)
@@ -303,25 +302,11 @@ def _without(tree: Tree, path: Path) -> Tree:
     return _with(tree, path[:-1], Tree(nodes))
 
 
-def _grown(node: Node | None, value: Any, change: Change) -> Node:
-    """The node after an unconditional write."""
-    if not isinstance(value, Mapping):
-        return Leaf(values.copied(value), change.stamp, change.origin)
-    nodes = dict(node.nodes) if isinstance(node, Tree) else {}
-    for name, child in value.items():
-        spelled, there = nodes.get(name.lower(), (name, None))
-        nodes[name.lower()] = (spelled, _grown(there, child, change))
-    return Tree(nodes)
-
-
 def _node_diff(was: Node | None, node: Node, path: Path) -> tuple[Change, ...]:
     if was is node:
         return ()
     if isinstance(node, Leaf):
-        alike = isinstance(was, Leaf) and (was.stamp, was.origin) == (node.stamp, node.origin)
-        if alike and isinstance(was, Leaf) and values.same(was.value, node.value):
-            return ()
-        return (Change(path, values.copied(node.value), node.stamp, node.origin),)
+        return () if _is(was, node) else (Change(path, values.copied(node.value), node.stamp, node.origin),)
     if isinstance(was, Tree):
         return diff(was, node, path)
     if not node.nodes:

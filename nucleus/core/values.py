@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import msgspec
-
 
 def same(one: Any, other: Any) -> bool:
     """Whether two values are alike in type, too: 1, 1.0 and true are three values."""
-    return bool(one == other) and msgspec.json.encode(one) == msgspec.json.encode(other)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return type(one) is type(other) and bool(one == other)
 
 
 def copied(value: Any) -> Any:
