@@ -41,6 +41,10 @@ LAST_REQUESTS_S = 2.0
 SOCKET_PATH_LIMIT_BYTES = 107
 
 
+class StartError(Exception):
+    """The agent cannot start; the message says why."""
+
+
 class RequestError(Exception):
     """A request that gets no answer: the code and message of its reply."""
 
@@ -74,7 +78,8 @@ class Server:
                 agent_frames.send(connection, _refusal("BUSY", f"{CONNECTIONS_LIMIT} connections are open"))
 
     def finish(self) -> None:
-        """Waits for the replies under way, LAST_REQUESTS_S at most."""
+        """Takes no more connections and waits for the replies under way, LAST_REQUESTS_S at most."""
+        self._listener.close()
         with self.idle:
             self.idle.wait_for(lambda: not self._answering, LAST_REQUESTS_S)
 
@@ -163,10 +168,10 @@ class Server:
 def listen(path: str) -> socket.socket:
     """A listening socket at `path`, for this user only; takes the place of one left by a predecessor."""
     if len(os.fsencode(path)) > SOCKET_PATH_LIMIT_BYTES:
-        raise agent_registry.StoreError(f"the socket path {path} is longer than {SOCKET_PATH_LIMIT_BYTES} bytes")
+        raise StartError(f"the socket path {path} is longer than {SOCKET_PATH_LIMIT_BYTES} bytes")
     place = Path(path)
     if place.exists() and not stat.S_ISSOCK(place.stat().st_mode):
-        raise agent_registry.StoreError(f"{path} exists and is no socket")
+        raise StartError(f"{path} exists and is no socket")
     place.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -179,11 +184,16 @@ def listen(path: str) -> socket.socket:
 
 
 def report_running() -> None:
-    """Tells the nucleus that this component is RUNNING; outside of a nucleus there is nobody to tell."""
-    if "SVCUID" in os.environ:
-        # Only here: the file is put beside this one when the component is published (design.md 4.2).
-        marram_ipc = importlib.import_module("marram_ipc")
-        marram_ipc.Client().call("aws.greengrass#UpdateState", {"state": "RUNNING"})
+    """Tells the nucleus that this component is RUNNING; raises StartError if it does not take that."""
+    if "SVCUID" not in os.environ:
+        return  # started by hand: there is nobody to tell
+    # Only here: the file is put beside this one when the component is published (design.md 4.2).
+    marram_ipc = importlib.import_module("marram_ipc")
+    try:
+        with marram_ipc.Client() as nucleus:
+            nucleus.call("UpdateState", {"state": "RUNNING"})
+    except marram_ipc.IPCError as error:
+        raise StartError(f"the nucleus did not take its state: {error}") from error
 
 
 def _refusal(code: str, message: str) -> dict[str, Any]:
@@ -212,19 +222,17 @@ def main(arguments: list[str]) -> int:
         aliases = agent_aliases.Aliases(registry, given.lease_seconds)
         for line in aliases.restore():
             print(f"restored: {line}", flush=True)
-        listener = listen(given.socket)
-    except (agent_registry.StoreError, OSError) as error:
+        server = Server(aliases, listen(given.socket))
+        threading.Thread(target=server.run, daemon=True).start()
+        print(f"listening on {given.socket}", flush=True)
+        report_running()
+    except (agent_registry.StoreError, StartError, OSError) as error:
         print(f"cannot start the model agent: {error}", file=sys.stderr, flush=True)
         return 1
-    server = Server(aliases, listener)
-    threading.Thread(target=server.run, daemon=True).start()
-    print(f"listening on {given.socket}", flush=True)
-    report_running()
     while not stopped.wait(1.0):
         for line in aliases.expire():
             print(f"lease over: {line}", flush=True)
     Path(given.socket).unlink(missing_ok=True)
-    listener.close()
     server.finish()
     return 0
 
