@@ -85,6 +85,10 @@ class Incoming:
     def sha256(self) -> str:
         return self._sha256.hexdigest()
 
+    @property
+    def md5(self) -> str:
+        return self._md5.hexdigest()
+
     def keep(self) -> Stored:
         """Makes the bytes durable under their digest."""
         stored = Stored(self._sha256.hexdigest(), self._md5.hexdigest(), self.size)

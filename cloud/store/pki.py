@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
+from cloud.core import tls
+
 CA_DAYS = 20 * 365
 SERVER_DAYS = 365
 DEVICE_DAYS = 10 * 365
@@ -104,13 +106,11 @@ class Authority:
 
     def device_context(self) -> ssl.SSLContext:
         """TLS of the device HTTPS server; client certificates are optional, for presigned downloads come without."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Every HTTPS client of the Java nucleus offers both (spec/cloud.md J5); no overlap is no error either.
+        context = tls.server_context(["http/1.1", "x-amzn-http-ca"])
         context.load_cert_chain(self._root / "server.pem", self._root / "server.key")
         context.load_verify_locations(cadata=self.pem)
         context.verify_mode = ssl.CERT_OPTIONAL
-        # Every HTTPS client of the Java nucleus offers both (spec/cloud.md J5); no overlap is no error either.
-        context.set_alpn_protocols(["http/1.1", "x-amzn-http-ca"])
         return context
 
     def sign(self, text: str) -> str:

@@ -69,11 +69,11 @@ def principal(tx: Connection, fingerprint: str) -> Principal | None:
     return _principal(row, owners, _policies_by_target(tx, {f"cert/{fingerprint}", *reached}), inherited)
 
 
-def documents(tx: Connection, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The policy documents of these names."""
+def documents(tx: Connection, names: Sequence[str]) -> tuple[str, ...]:
+    """The policy documents of these names, as JSON text in the order of the names."""
     t = schema.policies
-    rows = tx.execute(sql.select(t.c.document).where(t.c.name.in_(names))).scalars()
-    return [msgspec.json.decode(row) for row in rows]
+    query = sql.select(t.c.document).where(t.c.name.in_(names)).order_by(t.c.name)
+    return tuple(tx.execute(query).scalars())
 
 
 # ---- certificates --------------------------------------------------------------------------------------------
