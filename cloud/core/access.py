@@ -62,6 +62,10 @@ class Grants:
         self._variables = variables
         self._answers: dict[tuple[str, str], bool] = {}
 
+    def same(self, policy: Policy, variables: Mapping[str, str]) -> bool:
+        """Whether it was made of this very policy and these variables."""
+        return self._policy is policy and self._variables == variables
+
     def allows(self, action: str, resource: str) -> bool:
         """`resource` is `topic/…`, `topicfilter/…`, `client/…` or the tail of another ARN."""
         key = (action, resource)
