@@ -167,7 +167,7 @@ class Deployer:
 
     def _finish(self, record: deployments.Record) -> None:
         assert record.result is not None
-        record.undo, record.written = (), ()  # nothing leads back any more
+        record.undo = ()  # nothing leads back any more
         self._parts.store.save(record)
         self._said.pop(record.id, None)
         self._log.info(

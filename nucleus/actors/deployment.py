@@ -80,8 +80,8 @@ class Deployment:
         record.broken = tuple(
             sorted(name for name, one in parts.supervisor.health().items() if one.state is State.BROKEN)
         )
-        record.undo = desired.undo(before, wanted.changes)
-        record.written = wanted.changes
+        record.undo = configuration.diff(wanted.tree, before)
+        record.committed_ms = parts.configuration.now()
         parts.store.save(record)
         await self._fault("pause-before-activation")
         if self.cancelled.is_set():
@@ -170,9 +170,8 @@ class Deployment:
         removed = frozenset(desired.installed(parts.configuration.tree)) - frozenset(record.resolved)
         await self._remove(removed)
         leaving = parts.preparation.left_groups(record, parts.configuration.tree)
-        _, changes = desired.settle(
-            parts.configuration.tree, record.document, leaving, removed, parts.configuration.now()
-        )
+        now = parts.configuration.now()
+        changes = desired.settle(parts.configuration.tree, record.document, leaving, removed, now)
         parts.configuration.commit(changes)
         return result
 
@@ -229,7 +228,7 @@ def roll_back_configuration(store: configuration_store.ConfigurationStore, recor
     """Restores every key that the deployment wrote, unless a component has written it since; twice changes nothing."""
     if not is_committed(store, record):
         return
-    back = desired.still_ours(store.tree, record.written, record.undo)
+    back = desired.still_ours(store.tree, record.undo, record.committed_ms)
     store.commit((*back, mark(store, f"{record.id} rolled back")))
 
 

@@ -60,22 +60,19 @@ def compose(
     Raises NucleusError (no manifest fits, a bad lifecycle).
     """
     origin = f"deployment:{wanted.deployment_id}"
-    changes: list[configuration.Change] = []
+    before = tree
     for name, one in resolved.items():
-        tree, made = _configure(tree, name, one, wanted.components.get(name), wanted.created_ms, origin)
-        changes += made
+        tree = _configure(tree, name, one, wanted.components.get(name), wanted.created_ms, origin)
     known = {name: _known(tree, name, one, paths[name]) for name, one in resolved.items()}
     found: dict[str, component.Component] = {}
     left: list[str] = []
     for name, one in resolved.items():
         if name in builtin.NAMES:
             continue
-        record, missing = _component(tree, one, wanted, known, device)
+        found[name], missing = _component(tree, one, wanted, known, device)
         left += missing
-        tree, made = _record(tree, record, stamp, origin)
-        changes += made
-        found[name] = record
-    return Desired(found, tree, tuple(changes), tuple(left))
+        tree = _record(tree, found[name], stamp, origin)
+    return Desired(found, tree, configuration.diff(before, tree), tuple(left))
 
 
 def installed(tree: configuration.Tree) -> dict[str, component.Component]:
@@ -114,23 +111,20 @@ def arns_of(tree: configuration.Tree, name: str) -> tuple[list[str], bool]:
 
 def settle(
     tree: configuration.Tree, wanted: document.Document, leaving: frozenset[str], removed: frozenset[str], stamp: int
-) -> tuple[configuration.Tree, tuple[configuration.Change, ...]]:
+) -> tuple[configuration.Change, ...]:
     """The last commit of a deployment: its group's roots, groups left since, and removed components taken out."""
-    changes: list[configuration.Change] = []
+    before = tree
     members = {
         name: {"version": wish.version, "groupConfigArn": wanted.configuration_arn}
         for name, wish in wanted.components.items()
     }
-    # An empty group stays as an empty map would: nothing; the leaf of LAST remembers that it was deployed to.
-    tree, made = configuration.replace(tree, (*GROUPS, wanted.group), members, stamp, "nucleus")
-    changes += made
     last = {"timestamp": wanted.created_ms, "configArn": wanted.configuration_arn}
-    tree, made = configuration.replace(tree, (*LAST, wanted.group), last, stamp, "nucleus")
-    changes += made
-    for path in [(*GROUPS, group) for group in sorted(leaving)] + [(SERVICES, name) for name in sorted(removed)]:
-        tree, made = configuration.remove(tree, path, stamp)
-        changes += made
-    return tree, tuple(changes)
+    tree, _ = configuration.replace(tree, (*GROUPS, wanted.group), members, stamp, "nucleus")
+    tree, _ = configuration.replace(tree, (*LAST, wanted.group), last, stamp, "nucleus")
+    for group in sorted(leaving):
+        tree, _ = configuration.remove(tree, (*GROUPS, group), stamp)
+    gone = [configuration.Change((SERVICES, name), stamp=stamp, removed=True) for name in sorted(removed)]
+    return configuration.diff(before, configuration.apply(tree, gone))
 
 
 def last_created_ms(tree: configuration.Tree, group: str) -> int:
@@ -139,37 +133,20 @@ def last_created_ms(tree: configuration.Tree, group: str) -> int:
     return int(found)
 
 
-def undo(before: configuration.Tree, changes: tuple[configuration.Change, ...]) -> tuple[configuration.Change, ...]:
-    """Changes that bring every path touched by `changes` back to what it was in `before`."""
-    made: dict[configuration.Path, configuration.Change] = {}
-    for change in changes:
-        leaves = list(configuration.leaves(before, change.path))
-        if not leaves:
-            made.setdefault(change.path, configuration.Change(change.path, None, change.stamp, "nucleus", True))
-        for path, leaf in leaves:
-            made[path] = configuration.Change(path, leaf.value, leaf.stamp, leaf.origin)
-    # removals first: a node that was created over a former leaf must go before the leaf returns
-    return tuple(sorted(made.values(), key=lambda one: not one.removed))
-
-
 def still_ours(
-    current: configuration.Tree,
-    written: tuple[configuration.Change, ...],
-    back: tuple[configuration.Change, ...],
+    current: configuration.Tree, undo: tuple[configuration.Change, ...], committed_ms: int
 ) -> tuple[configuration.Change, ...]:
-    """Those of `back` that no component has overwritten since: an acknowledged write survives a rollback."""
-    ours = {one.path: one for one in written}
-    kept = []
-    for change in back:
-        now = list(configuration.leaves(current, change.path))
-        foreign = any(
-            leaf.origin.startswith("component:") and leaf.stamp > ours[change.path].stamp
-            for _, leaf in now
-            if change.path in ours
-        )
-        if not foreign:
-            kept.append(change)
-    return tuple(kept)
+    """Those changes of a way back that no component has overwritten since the commit.
+
+    A component's acknowledged write survives a rollback, unless the whole component goes.
+    """
+
+    def written_since(change: configuration.Change) -> bool:
+        node = configuration.find(current, change.path)
+        below = configuration.leaves(node) if node is not None else ()
+        return any(leaf.origin.startswith("component:") and leaf.stamp > committed_ms for _, leaf in below)
+
+    return tuple(change for change in undo if len(change.path) <= 2 or not written_since(change))
 
 
 def _configure(
@@ -179,16 +156,17 @@ def _configure(
     wish: document.Wish | None,
     stamp: int,
     origin: str,
-) -> tuple[configuration.Tree, tuple[configuration.Change, ...]]:
-    return configuration.reset_and_merge(
-        tree,
-        (SERVICES, name, "configuration"),
-        defaults=one.recipe.configuration,
-        reset=wish.reset if wish is not None else (),
-        merge=wish.merge if wish is not None else None,
-        stamp=stamp,
-        origin=origin,
+) -> configuration.Tree:
+    base = (SERVICES, name, "configuration")
+    _, changes = configuration.reset_and_merge(
+        configuration.subtree(tree, base),
+        one.recipe.configuration,
+        wish.reset if wish is not None else (),
+        (wish.merge or {}) if wish is not None else {},
+        stamp,
+        origin,
     )
+    return configuration.apply(tree, configuration.under(base, changes))
 
 
 def _known(tree: configuration.Tree, name: str, one: negotiate.Candidate, paths: Paths) -> interpolate.Known:
@@ -247,11 +225,8 @@ def _run_with(tree: configuration.Tree, name: str, wanted: document.Document) ->
     return msgspec.convert(before, component.RunWith) if before else component.RunWith()
 
 
-def _record(
-    tree: configuration.Tree, record: component.Component, stamp: int, origin: str
-) -> tuple[configuration.Tree, tuple[configuration.Change, ...]]:
+def _record(tree: configuration.Tree, record: component.Component, stamp: int, origin: str) -> configuration.Tree:
     """Writes one component's record; keys that are gone are removed, equal ones stay untouched."""
-    base = (SERVICES, record.name)
     fields: dict[str, Any] = {
         "version": record.version,
         "componentType": record.component_type,
@@ -259,13 +234,11 @@ def _record(
         "lifecycle": record.lifecycle,
         "runWith": msgspec.to_builtins(record.run_with),
     }
-    changes: list[configuration.Change] = []
     for key, value in fields.items():
-        if _get(tree, (*base, key)) == value:
-            continue
-        tree, made = configuration.replace(tree, (*base, key), value, stamp, origin)
-        changes += made
-    return tree, tuple(changes)
+        path = (SERVICES, record.name, key)
+        if _get(tree, path) != value:
+            tree, _ = configuration.replace(tree, path, value, stamp, origin)
+    return tree
 
 
 def _get(tree: configuration.Tree, path: configuration.Path) -> Any:

@@ -1,0 +1,151 @@
+"""A nucleus without cloud, in one process with the test: real files, real processes, the deployer's real parts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from nucleus.core.lifecycle import Effect
+
+from nucleus.actors import deployer, deployment, preparation, supervisor
+from nucleus.core import desired, document, status
+from nucleus.host import files, logs, places, process
+from nucleus.store import components, deployments
+from nucleus.store import configuration as configuration_store
+
+GROUP = "thinggroup/turbines"
+PLATFORM = {"os": "linux", "architecture": "amd64"}
+
+
+def recipe(name: str, version: str, lifecycle: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """A recipe of one manifest; `more` are top-level keys."""
+    return {
+        "RecipeFormatVersion": "2020-01-25",
+        "ComponentName": name,
+        "ComponentVersion": version,
+        "Manifests": [{"Lifecycle": dict(lifecycle)}],
+        **more,
+    }
+
+
+class Reports:
+    """A source that confirms every report and remembers it."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+        self._news = asyncio.Event()
+
+    async def until(self, state: str) -> None:
+        """Waits until the last report is `state`."""
+        async with asyncio.timeout(10):
+            while not self.seen or self.seen[-1][1] != state:
+                self._news.clear()
+                await self._news.wait()
+
+    async def report(self, record: deployments.Record, state: str, details: dict[str, str], /) -> bool:
+        self.seen.append((record.id, state, details))
+        self._news.set()
+        return True
+
+
+class Device:
+    """`root` survives; open it twice for a restart."""
+
+    def __init__(self, root: Path) -> None:
+        self.places = places.Places(root)
+        for folder in (root, self.places.logs, self.places.config, self.places.processes):
+            files.make_directory(folder, 0o755)
+        self.log = logs.Log("test", directory=self.places.logs)
+        self.configuration = configuration_store.ConfigurationStore(self.places.config)
+        self.configuration.open()
+        self.store = components.ComponentStore(self.places)
+        environment = {"PATH": os.environ["PATH"], "HOME": str(root), "AWS_IOT_THING_NAME": "t1"}
+        self.supervisor = supervisor.Supervisor(self.places, environment, "", self.log, lambda health: None)
+        self.reports = Reports()
+        self.ended: asyncio.Queue[deployments.Record] = asyncio.Queue()
+        parts = deployment.Parts(
+            store=deployments.DeploymentStore(self.places),
+            configuration=self.configuration,
+            components=self.store,
+            supervisor=self.supervisor,
+            preparation=preparation.Preparation(
+                where=self.places,
+                device=desired.Device(root_path=str(root), thing_name="t1", platform=PLATFORM),
+                store=self.store,
+                plane=None,
+                fetcher=None,
+                tree=lambda: self.configuration.tree,
+                log=self.log,
+            ),
+            log=self.log,
+        )
+        self.deployer = deployer.Deployer(
+            parts, sources={deployments.JOB: self.reports}, on_end=self.ended.put_nowait, log=self.log
+        )
+        self._revision = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Device]:
+        process.end_survivors(self.places.processes, self.log)
+        self.deployer.restore()
+        for one in desired.installed(self.configuration.tree).values():
+            self.supervisor.adopt(one, Effect.START)
+        async with asyncio.TaskGroup() as group:
+            supervision = group.create_task(self.supervisor.run())
+            work = group.create_task(self.deployer.run())
+            try:
+                yield self
+            finally:
+                work.cancel()
+                self.supervisor.stop()
+                await supervision
+
+    def publish(self, *recipes: dict[str, Any]) -> None:
+        """Puts recipes where a local deployment would have put them."""
+        folder = self.places.root / "published"
+        folder.mkdir(exist_ok=True)
+        for one in recipes:
+            (folder / f"{one['ComponentName']}-{one['ComponentVersion']}.yaml").write_text(yaml.safe_dump(one))
+        self.store.take_local(folder, None)
+
+    def submit(self, wanted: Mapping[str, str | document.Wish], **more: Any) -> deployments.Record:
+        """Submits a job document for GROUP; the watch window is 0 unless given."""
+        self._revision += 1
+        wishes = {
+            name: one if isinstance(one, document.Wish) else document.Wish(version=one) for name, one in wanted.items()
+        }
+        now = self.configuration.now()
+        arn = f"arn:aws:greengrass:us-east-1:123456789012:configuration:{GROUP}:{now}"
+        fields = {"watch_s": 0.0, "created_ms": now, "group": GROUP} | more
+        found = document.Document(deployment_id=f"d{now}", configuration_arn=arn, components=wishes, **fields)
+        record = deployments.Record(document=found, source=deployments.JOB, carrier=f"job-{now}", queued_ms=now)
+        self.deployer.submit(record)
+        return record
+
+    async def deploy(self, wanted: Mapping[str, str | document.Wish], **more: Any) -> status.Result:
+        """Submits and waits for the end; returns the result."""
+        record = self.submit(wanted, **more)
+        return await self.end_of(record.id)
+
+    async def end_of(self, deployment_id: str) -> status.Result:
+        async with asyncio.timeout(60):
+            while True:
+                record = await self.ended.get()
+                if record.id == deployment_id:
+                    assert record.result is not None
+                    return record.result
+
+    async def until(self, name: str, state: str) -> None:
+        """Waits until a component is in a state."""
+        async with asyncio.timeout(30):
+            while True:
+                seen = self.supervisor.revision
+                one = self.supervisor.health().get(name)
+                if one is not None and one.state.name == state:
+                    return
+                await self.supervisor.changed(seen)

@@ -1,0 +1,96 @@
+"""The spool: order, bounds, and what is kept while offline."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from nucleus.core import errors
+from nucleus.host import logs
+from nucleus.uplink import spool
+
+
+def message(number: int, qos: int = 1, size: int = 1) -> spool.Message:
+    return spool.Message(topic=f"t/{number}", payload=b"x" * size, qos=qos)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> logs.Log:
+    return logs.Log("test", directory=tmp_path)
+
+
+class Broker:
+    """Answers each publish with the next of `reasons` (0 when they are used up); -1 stands for a lost connection."""
+
+    def __init__(self, *reasons: int, expect: int) -> None:
+        self.reasons = list(reasons)
+        self.sent: list[str] = []
+        self.enough = asyncio.Event()
+        self._expect = expect
+
+    async def send(self, one: spool.Message) -> int:
+        reason = self.reasons.pop(0) if self.reasons else 0
+        self.sent.append(one.topic)
+        if len(self.sent) >= self._expect:
+            self.enough.set()
+        if reason == -1:
+            raise ConnectionError("gone")
+        return reason
+
+
+async def pump_until(kept: spool.Spool, broker: Broker) -> None:
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        pumping = group.create_task(kept.pump(broker.send))
+        await broker.enough.wait()
+        pumping.cancel()
+
+
+async def test_put_when_offline_and_qos_0_then_refused(log: logs.Log) -> None:
+    with pytest.raises(errors.NucleusError, match="offline"):
+        spool.Spool(log).put(message(1, qos=0))
+
+
+async def test_pump_when_online_again_then_all_in_order(log: logs.Log) -> None:
+    kept, broker = spool.Spool(log), Broker(expect=3)
+    for number in range(3):
+        kept.put(message(number))
+
+    kept.online(True)
+    await pump_until(kept, broker)
+
+    assert broker.sent == ["t/0", "t/1", "t/2"]
+
+
+async def test_pump_when_refused_for_good_then_dropped_and_the_rest_sent(log: logs.Log) -> None:
+    """aws-greengrass-nucleus issue 852: a message the broker rejects was retried for ever."""
+    kept, broker = spool.Spool(log), Broker(0x87, expect=2)
+    kept.put(message(1))
+    kept.put(message(2))
+
+    kept.online(True)
+    await pump_until(kept, broker)
+
+    assert broker.sent == ["t/1", "t/2"]
+
+
+async def test_pump_when_quota_exceeded_then_sent_again(log: logs.Log) -> None:
+    kept, broker = spool.Spool(log), Broker(0x97, expect=2)
+    kept.put(message(1))
+
+    kept.online(True)
+    await pump_until(kept, broker)
+
+    assert broker.sent == ["t/1", "t/1"]
+
+
+async def test_put_when_full_then_only_qos_0_makes_room(log: logs.Log) -> None:
+    kept = spool.Spool(log, max_bytes=100)
+    kept.online(True)
+    kept.put(message(1, qos=0, size=60))
+    kept.put(message(2, qos=1, size=60))
+    assert len(kept) == 1
+
+    with pytest.raises(errors.NucleusError, match="spool is full"):
+        kept.put(message(3, qos=1, size=60))
