@@ -12,6 +12,9 @@ from msgspec import Struct
 
 GROUP = "thinggroup"
 THING = "thing"
+ACTIVE = "ACTIVE"  # a group's deployment stays so: it is a continuous job (spec/cloud.md 8, point 5)
+CANCELED = "CANCELED"
+SUPERSEDED = "INACTIVE"  # by a newer revision of the same target; what had ended stays as it ended
 
 
 class Target(Struct, frozen=True):
@@ -50,11 +53,6 @@ def admit(waiting: Sequence[str], *, admitted: int) -> tuple[str, ...]:
     """The things of `waiting` that get their execution now, `admitted` others having theirs already."""
     del admitted  # the rates of iotJobConfiguration will count from it
     return tuple(waiting)
-
-
-def superseded(status: str) -> str:
-    """A deployment's status once a newer revision of its target exists; what has ended stays as it ended."""
-    return "INACTIVE" if status == "ACTIVE" else status
 
 
 def ended(reported: str) -> str | None:

@@ -43,6 +43,14 @@ def of_deployments(
     return found
 
 
+def queued_before(tx: sqlalchemy.Connection, target_arn: str, revision: int) -> list[executions.Execution]:
+    """QUEUED executions of a target's earlier revisions."""
+    table = schema.deployments
+    query = select(_table).join(table, table.c.id == _table.c.deployment_id)
+    where = (table.c.target_arn == target_arn, table.c.revision < revision, _table.c.status == executions.QUEUED)
+    return [_read(row) for row in tx.execute(query.where(*where))]
+
+
 def pending(tx: sqlalchemy.Connection, things: Iterable[str]) -> dict[str, list[executions.Execution]]:
     """What each thing has still to do, in the order of `$next`; a thing without anything has an empty list."""
     found: dict[str, list[executions.Execution]] = {thing: [] for thing in things}

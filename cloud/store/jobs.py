@@ -27,12 +27,12 @@ def open_deployment(tx: sqlalchemy.Connection, deployment_id: str, now_ms: int) 
     """
     row = _deployment(tx, deployment_id)
     target = rollout.target(row.target_arn)
-    earlier = _retire_earlier(tx, row)
+    _retire_earlier(tx, row)
     if target.kind == rollout.THING:
         thing_deployments.open_deployment(tx, deployment_id, target.name, row.document, now_ms)
         return
     members = _members(tx, target.name)
-    stopped = execution_store.of_deployments(tx, earlier, (executions.QUEUED,))
+    stopped = execution_store.queued_before(tx, row.target_arn, row.revision)
     concerned = {*members, *(one.thing for one in stopped)}
     with execution_store.announcing(tx, concerned, now_ms):
         execution_store.save(tx, [executions.ended(one, executions.CANCELED, now_ms) for one in stopped])
@@ -45,10 +45,10 @@ def cancel_deployment(tx: sqlalchemy.Connection, deployment_id: str, now_ms: int
     Nothing happens to one that is not ACTIVE. Raises LookupError for an unknown id.
     """
     row = _deployment(tx, deployment_id)
-    if row.status != "ACTIVE":
+    if row.status != rollout.ACTIVE:
         return
     table = schema.deployments
-    tx.execute(update(table).where(table.c.id == deployment_id).values(status="CANCELED"))
+    tx.execute(update(table).where(table.c.id == deployment_id).values(status=rollout.CANCELED))
     target = rollout.target(row.target_arn)
     if target.kind == rollout.THING:
         thing_deployments.cancel(tx, deployment_id, target.name, now_ms)
@@ -126,17 +126,14 @@ def _deployment(tx: sqlalchemy.Connection, deployment_id: str) -> Any:
     return row
 
 
-def _retire_earlier(tx: sqlalchemy.Connection, row: Any) -> list[str]:
-    """Marks all earlier revisions of a target as not the latest; returns their ids."""
+def _retire_earlier(tx: sqlalchemy.Connection, row: Any) -> None:
+    """Marks all earlier revisions of a target as not the latest, and those still ACTIVE as superseded."""
     table = schema.deployments
-    where = (table.c.target_arn == row.target_arn, table.c.revision < row.revision)
-    earlier = tx.execute(select(table.c.id, table.c.status, table.c.is_latest).where(*where)).all()
-    for one in earlier:
-        if one.is_latest or one.status != rollout.superseded(one.status):
-            values = {"is_latest": False, "status": rollout.superseded(one.status)}
-            tx.execute(update(table).where(table.c.id == one.id).values(values))
+    earlier = (table.c.target_arn == row.target_arn, table.c.revision < row.revision)
+    active = table.c.status == rollout.ACTIVE
+    tx.execute(update(table).where(*earlier, table.c.is_latest.is_(True)).values(is_latest=False))
+    tx.execute(update(table).where(*earlier, active).values(status=rollout.SUPERSEDED))
     tx.execute(update(table).where(table.c.id == row.id).values(is_latest=True))
-    return [one.id for one in earlier]
 
 
 def _enqueue(tx: sqlalchemy.Connection, row: Any, things: Iterable[str], now_ms: int) -> None:
@@ -174,7 +171,11 @@ def _again(tx: sqlalchemy.Connection, held: executions.Execution, now_ms: int) -
 
 def _open_jobs(tx: sqlalchemy.Connection, groups: list[str]) -> list[Any]:
     table = schema.deployments
-    where = (table.c.target_arn.in_(_targets(tx, groups)), table.c.is_latest.is_(True), table.c.status == "ACTIVE")
+    where = (
+        table.c.target_arn.in_(_targets(tx, groups)),
+        table.c.is_latest.is_(True),
+        table.c.status == rollout.ACTIVE,
+    )
     return list(tx.execute(select(table).where(*where).order_by(table.c.created_ms)))
 
 

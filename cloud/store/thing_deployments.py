@@ -63,7 +63,7 @@ def reported(tx: sqlalchemy.Connection, thing: str, section: Any, now_ms: int) -
     details = msgspec.json.encode(section.get("statusDetails") or {}).decode()
     _set(tx, row.id, _STATUS.get(status, status[:16]), details, now_ms)
     ended = rollout.ended(status)
-    if ended is not None and row.status == "ACTIVE":
+    if ended is not None and row.status == rollout.ACTIVE:
         tx.execute(update(table).where(table.c.id == row.id).values(status=ended))
 
 
