@@ -38,8 +38,7 @@ class Broker:
 
         The empty mode means: from others for a filter with wildcards, all messages for a plain topic.
         """
-        wildcards = "+" in filter_ or "#" in filter_
-        subscription = _Subscription(component, mode == OTHERS or (not mode and wildcards), deliver)
+        subscription = _Subscription(component, mode == OTHERS or (not mode and topics.has_wildcard(filter_)), deliver)
         self._filters.add(filter_, subscription)
         self._matches.clear()
         open_ = [subscription]

@@ -12,18 +12,15 @@ from nucleus.core import authorization, configuration
 from nucleus.ipc import ports
 from nucleus.wire import rpc
 
-CLI_SERVICE = "aws.greengrass.Cli"
-CLI_COMPONENT = "aws.greengrass.Cli"
-CLI_USER = "greengrass-cli#"
-_MQTT_SERVICE = "aws.greengrass.ipc.mqttproxy"
 _DECISIONS_KEPT = 4096
 
 
 class Authorizer:
     """Answers for all connections; `close` stops watching the configuration."""
 
-    def __init__(self, store: ports.Configuration) -> None:
+    def __init__(self, store: ports.Configuration, log: ports.Log) -> None:
         self._store = store
+        self._log = log
         self._policies: authorization.Policies | None = None
         self._decisions: dict[tuple[str, str, str, str], bool] = {}
         self.close = store.watch(("services",), self._changed)
@@ -36,21 +33,24 @@ class Authorizer:
             allowed = self._decide(*key)
         if allowed:
             return
-        if service == _MQTT_SERVICE:
+        if service == authorization.MQTT:
             raise rpc.OperationError("UnauthorizedError", "Not Authorized")
-        what = f"{service}:{rpc.NAMESPACE}{operation} on resource {resource}"
-        raise rpc.OperationError("UnauthorizedError", f"Principal {caller} is not authorized to perform {what}")
+        why = authorization.explain(self._current(), caller, service, rpc.NAMESPACE + operation, resource)
+        raise rpc.OperationError("UnauthorizedError", why)
 
     def _decide(self, caller: str, service: str, operation: str, resource: str) -> bool:
-        if service == CLI_SERVICE and (caller == CLI_COMPONENT or caller.startswith(CLI_USER)):
-            return True
-        if self._policies is None:
-            self._policies = authorization.read(_policies(self._store.tree))
         if len(self._decisions) >= _DECISIONS_KEPT:
             self._decisions.clear()
-        allowed = authorization.allows(self._policies, caller, service, rpc.NAMESPACE + operation, resource)
+        allowed = authorization.allows(self._current(), caller, service, rpc.NAMESPACE + operation, resource)
         self._decisions[caller, service, operation, resource] = allowed
         return allowed
+
+    def _current(self) -> authorization.Policies:
+        if self._policies is None:
+            self._policies = authorization.read(_policies(self._store.tree))
+            for problem in self._policies.problems:
+                self._log.warning("ipc.policy_ignored", why=problem)
+        return self._policies
 
     def _changed(self, changes: tuple[configuration.Change, ...]) -> None:
         if any(_touches_policies(change) for change in changes):
@@ -67,14 +67,10 @@ def _touches_policies(change: configuration.Change) -> bool:
 
 def _policies(tree: configuration.Tree) -> dict[str, Any]:
     """Component -> its accessControl, as far as it has one."""
-    try:
-        components = configuration.get(tree, ("services",))
-    except KeyError:
-        return {}
+    components = configuration.subtree(tree, ("services",)).nodes.values()
     found = {}
-    for name in components:
-        try:
-            found[name] = configuration.get(tree, ("services", name, "configuration", "accessControl"))
-        except KeyError:
-            continue
+    for name, _ in components:
+        node = configuration.find(tree, ("services", name, "configuration", "accessControl"))
+        if node is not None:
+            found[name] = configuration.plain(node)
     return found

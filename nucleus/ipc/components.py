@@ -29,8 +29,5 @@ def list_all(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _details(known: ports.Ports, name: str, health: ports.Health) -> dict[str, Any]:
-    try:
-        values = configuration.get(known.configuration.tree, ("services", name, "configuration"))
-    except KeyError:
-        values = {}
+    values = configuration.plain(configuration.subtree(known.configuration.tree, ("services", name, "configuration")))
     return {"componentName": name, "version": health.version, "state": health.state.name, "configuration": values}

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from nucleus.core import configuration
+from nucleus.core import configuration, errors, values
 from nucleus.ipc import call
 from nucleus.wire import rpc
 
@@ -47,7 +47,10 @@ def update(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     if newer is not None:
         what = f"cannot update {'/'.join(newer[3:])}: it was changed after the request's timestamp {stamp} ms"
         raise rpc.OperationError("FailedUpdateConditionCheckError", what)
-    _, changes = configuration.merge(store.tree, path, value, stamp, f"component:{one.caller}")
+    try:
+        _, changes = configuration.merge(store.tree, path, value, stamp, f"component:{one.caller}")
+    except errors.NucleusError as error:
+        raise rpc.OperationError("InvalidArgumentsError", error.detail) from error
     if changes:
         store.commit(changes)
     return {}
@@ -77,8 +80,11 @@ class _Watch:
         before, self._seen = self._seen, _value(self._call.ports.configuration.tree, self._path)
         for change in changes:
             below = change.path[len(self._path) :]
-            if _same(_dig(before, below), _dig(self._seen, below)):
-                continue
+            was, is_now = _dig(before, below), _dig(self._seen, below)
+            if is_now == {} and not change.removed:
+                continue  # a new empty branch
+            if was is not _MISSING and is_now is not _MISSING and values.same(was, is_now):
+                continue  # only its time stamp is new
             event = {"componentName": self._component, "keyPath": list(change.path[3:])}
             self._call.emit({"configurationUpdateEvent": event})
 
@@ -89,49 +95,38 @@ def _path(component: str, key_path: list[str]) -> configuration.Path:
 
 def _value(tree: configuration.Tree, path: configuration.Path) -> Any:
     """The plain value, _MISSING if there is none; a component without configuration has an empty one."""
-    try:
-        return configuration.get(tree, path)
-    except KeyError:
-        if len(path) > 3:
-            return _MISSING
-    try:
-        configuration.get(tree, path[:2])
-    except KeyError:
-        return _MISSING
-    return {}
+    node = configuration.find(tree, path)
+    if node is not None:
+        return configuration.plain(node)
+    known = len(path) == 3 and configuration.find(tree, path[:2]) is not None
+    return {} if known else _MISSING
 
 
 def _spelling(tree: configuration.Tree, path: configuration.Path) -> str:
     """The last name of a path as it is stored."""
-    siblings = configuration.get(tree, path[:-1])
-    return next((name for name in siblings if name.lower() == path[-1].lower()), path[-1])
+    return configuration.subtree(tree, path[:-1]).nodes[path[-1].lower()][0]
 
 
 def _newer(tree: configuration.Tree, path: configuration.Path, value: Any, stamp: int) -> configuration.Path | None:
-    """The first leaf that the value would write and that is newer than the stamp."""
-    if isinstance(value, dict) and value:
+    """The first place where the write would lose against something newer than the stamp, by the rules of merge."""
+    for length in range(1, len(path) + 1):
+        node = configuration.find(tree, path[:length])
+        if isinstance(node, configuration.Leaf) and node.stamp > stamp:
+            return path[:length]
+    if isinstance(value, dict):
         found = (_newer(tree, (*path, name), inner, stamp) for name, inner in value.items())
         return next((one for one in found if one is not None), None)
-    try:
-        return path if configuration.leaf(tree, path).stamp > stamp else None
-    except KeyError:
-        return None
+    node = configuration.find(tree, path)
+    return path if node is not None and configuration.newest(node) > stamp else None
 
 
 def _dig(value: Any, path: configuration.Path) -> Any:
+    """What is at a path of plain values; change paths are spelled as stored."""
     for name in path:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or name not in value:
             return _MISSING
-        spelled = next((key for key in value if key.lower() == name.lower()), None)
-        value = value[spelled] if spelled is not None else _MISSING
+        value = value[name]
     return value
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality that tells true from 1 and 1 from 1.0."""
-    if one is _MISSING or other is _MISSING:
-        return one is other
-    return msgspec.json.encode(one) == msgspec.json.encode(other)
 
 
 def _check_storable(key_path: list[str], value: Any) -> None:

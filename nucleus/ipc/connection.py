@@ -30,6 +30,7 @@ class Limits(Struct, frozen=True):
     connections: int = 512
     connections_of_one: int = 64  # of one component
     handshake_s: float = 10.0  # the clients' own connect timeout
+    refusal_s: float = 2.0  # for a refused client to read that it is
     incomplete_s: float = 30.0
     stalled_s: float = 10.0
     tick_s: float = 1.0
@@ -41,8 +42,8 @@ class Owner(Protocol):
     limits: Limits
     buffer: memoryview
     reader: rpc.Reader
-    ports: ports.Ports
     log: ports.Log
+    ports: ports.Ports
 
     def admit(self, token: str) -> str | None: ...
     def serve(self, one: call.Call, payload: bytes) -> None: ...
@@ -58,7 +59,9 @@ class Connection(asyncio.BufferedProtocol):
         self.dropped_events = 0
         self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()  # connected; later: when the incomplete frame began
+        self._since = self._loop.time()  # when the incomplete frame began
+        self._shake_by = self._since + owner.limits.handshake_s
+        self._refused = False
         self._decoder = eventstream.Decoder(owner.limits.stranger_frame_bytes)
         self._calls: dict[int, call.Call] = {}
         self._highest_stream = 0
@@ -79,20 +82,20 @@ class Connection(asyncio.BufferedProtocol):
         return self._owner.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._closing:
+        if self._closing or self._refused:
             return
         held = self._decoder.held_bytes
         try:
             for frame in self._decoder.feed(self._owner.buffer[:nbytes]):
                 self._receive(self._owner.reader.read(frame))
                 held = 0
-                if self._transport.is_closing():
+                if self._transport.is_closing() or self._refused:
                     return
         except eventstream.FrameError as error:
             self._close(str(error))
         except rpc.ProtocolError as error:
             self._fail(str(error))
-        if not held and self.component:
+        if not held:
             self._since = self._loop.time()
         if self._decoder.held_bytes > len(self._owner.buffer):
             self._owner.held(self)
@@ -135,7 +138,10 @@ class Connection(asyncio.BufferedProtocol):
         component = self._identify(message)
         self.send(rpc.encode(rpc.Kind.CONNECT_ACK, rpc.ACCEPTED if component else 0, 0))
         if not component:
-            self._close("it is not a component we know, or it has too many connections")
+            # The client closes when it has read the answer; if we closed first it would see only a closed socket.
+            self._refused = True
+            self._shake_by = self._loop.time() + self._owner.limits.refusal_s
+            self._owner.log.warning("ipc.connection_refused", why="the token is unknown, or has too many connections")
             return
         self.component = component
         self._decoder.limit = self._owner.limits.frame_bytes
@@ -249,8 +255,8 @@ class Connection(asyncio.BufferedProtocol):
             self._progress = (taken, now)
         if now - self._progress[1] > limits.stalled_s:
             self.abort(f"the client has not read for {limits.stalled_s:.0f} s")
-        elif not self.component and now - self._since > limits.handshake_s:
-            self.abort(f"no CONNECT within {limits.handshake_s:.0f} s")
+        elif not self.component and now > self._shake_by:
+            self.abort("it was refused" if self._refused else f"no CONNECT within {limits.handshake_s:.0f} s")
         elif self._reading() and self._decoder.held_bytes and now - self._since > limits.incomplete_s:
             self.abort(f"a frame was not completed within {limits.incomplete_s:.0f} s")
 

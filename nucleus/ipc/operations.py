@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from nucleus.core import authorization
 from nucleus.ipc import authorizer, call, components, configuration, deployments, iotcore, lifecycle, pubsub
 from nucleus.wire import requests, rpc
 
@@ -19,13 +20,13 @@ Answer = dict[str, Any]
 Handler = Callable[[call.Call, dict[str, Any]], Answer | Awaitable[Answer]]
 
 _PUBSUB = "aws.greengrass.ipc.pubsub"
-_MQTT = "aws.greengrass.ipc.mqttproxy"
+_MQTT = authorization.MQTT
 _LIFECYCLE = "aws.greengrass.ipc.lifecycle"
 _METRIC = "aws.greengrass.ipc.componentmetric"
 _SECRET = "aws.greengrass.SecretManager"  # noqa: S105 the name of a policy service
-_SHADOW = "aws.greengrass.ShadowManager"
+_SHADOW = authorization.SHADOW
 _AUTH = "aws.greengrass.clientdevices.Auth"
-_CLI = authorizer.CLI_SERVICE
+_CLI = authorization.CLI
 _ANY = "'*'"
 
 

@@ -8,12 +8,15 @@ from typing import Any
 from nucleus.ipc import call
 from nucleus.wire import rpc
 
+TOPIC_CHARACTERS = 4096  # ours, so that a filter cannot grow the trie by millions of levels
+
 
 def publish(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     """Delivers to whoever subscribes now; nobody is fine. The event's text is made once for all of them."""
     topic = request["topic"]
-    if not topic or any(wildcard in topic for wildcard in "+#*"):
-        raise rpc.OperationError("InvalidArgumentsError", f"cannot publish to {topic!r}: it is empty or has a wildcard")
+    _check(topic)
+    if any(wildcard in topic for wildcard in "+#*"):
+        raise rpc.OperationError("InvalidArgumentsError", f"cannot publish to {topic!r}: it has a wildcard")
     one.ports.broker.publish(topic, event(topic, request["publishMessage"]), one.caller)
     return {}
 
@@ -21,8 +24,7 @@ def publish(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 def subscribe(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     """Delivers from now on, after the answer."""
     topic = request["topic"]
-    if not topic:
-        raise rpc.OperationError("InvalidArgumentsError", "cannot subscribe: the topic is empty")
+    _check(topic)
     mode = request.get("receiveMode", "")
     one.on_end(one.ports.broker.subscribe(topic, mode, one.caller, lambda _, message: one.emit_encoded(message)))
     return {}
@@ -36,3 +38,9 @@ def event(topic: str, message: dict[str, Any]) -> bytes:
         content = binascii.b2a_base64(content, newline=False).decode()
     members = {"message": content} if "message" in body else {}
     return rpc.dump({kind: members | {"context": {"topic": topic}}})
+
+
+def _check(topic: str) -> None:
+    if not 0 < len(topic) <= TOPIC_CHARACTERS:
+        what = f"cannot use the topic {topic[:40]!r}: it must have 1 to {TOPIC_CHARACTERS} characters"
+        raise rpc.OperationError("InvalidArgumentsError", what)

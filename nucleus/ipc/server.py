@@ -39,7 +39,7 @@ class Server:
     async def run(self) -> None:
         """Raises NucleusError IO_ERROR when the socket cannot be bound."""
         loop = asyncio.get_running_loop()
-        self._access = authorizer.Authorizer(self.ports.configuration)
+        self._access = authorizer.Authorizer(self.ports.configuration, self.log)
         listener = await loop.create_unix_server(self._accept, sock=socket_file.listen(self._path))
         try:
             async with asyncio.TaskGroup() as tasks:
