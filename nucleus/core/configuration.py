@@ -1,8 +1,8 @@
 """The configuration tree: every leaf has a value, a time stamp and an origin; the last writer wins, leaf by leaf.
 
-Rules (spec/nucleus.md 4.1): names match whatever their case and keep their first spelling; lists are leaves; a write counts
-only if its stamp is at least that of what it replaces, else it is dropped silently. Trees never change: an update returns
-a new tree that shares what stayed the same, and the changes that lead to it. Empty objects are trees without names.
+Rules (spec/nucleus.md 4.1): names match whatever their case and keep their first spelling; lists are leaves; a write
+counts only if its stamp is at least that of what it replaces, else it is dropped silently. Trees never change: an update
+returns a new tree, and the changes that lead to it. Empty objects are trees without names.
 """
 
 from __future__ import annotations
@@ -13,56 +13,23 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from nucleus.core import errors, values
+from nucleus.core import configuration_tree, errors, values
 
-Path = tuple[str, ...]
+# The tree's own words, named here because everybody but `configuration_tree` says configuration.Tree.
+Path = configuration_tree.Path
+Leaf = configuration_tree.Leaf
+Tree = configuration_tree.Tree
+Node = configuration_tree.Node
+Change = configuration_tree.Change
+EMPTY = configuration_tree.EMPTY
+find = configuration_tree.find
+diff = configuration_tree.diff
+newest = configuration_tree.newest
+Updated = tuple[Tree, tuple[Change, ...]]
 
 DEFAULT_STAMP = 1  # of recipe defaults, so that everything else is newer
 DEFAULT_ORIGIN = "default"
 LIMIT_DEPTH = 100  # of names below each other; nothing that is configured comes near
-
-
-class Leaf(Struct, frozen=True):
-    """`value` is null, a truth value, a number, a text or a list; `stamp` is in ms; `origin` names the writer.
-
-    Origins: "default", "deployment:<id>", "component:<name>", "nucleus", "file".
-    """
-
-    value: Any
-    stamp: int
-    origin: str
-
-
-class Tree(Struct, frozen=True):
-    """Interior node: lower-cased name -> (name as first written, node)."""
-
-    nodes: dict[str, tuple[str, Tree | Leaf]] = {}
-
-
-class Change(Struct, frozen=True, omit_defaults=True):
-    """One leaf written, one empty object made (value `{}`), or one node removed with everything below it."""
-
-    path: Path
-    value: Any = None
-    stamp: int = 0
-    origin: str = ""
-    removed: bool = False
-
-
-Node = Tree | Leaf
-Updated = tuple[Tree, tuple[Change, ...]]
-EMPTY = Tree()
-
-
-def find(tree: Tree, path: Path) -> Node | None:
-    """The node at `path`, or None."""
-    node: Node = tree
-    for name in path:
-        entry = node.nodes.get(name.lower()) if isinstance(node, Tree) else None
-        if entry is None:
-            return None
-        node = entry[1]
-    return node
 
 
 def get(tree: Tree, path: Path = ()) -> Any:
@@ -102,11 +69,6 @@ def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
         yield from leaves(child, (*path, name))
 
 
-def newest(node: Node) -> int:
-    """The highest stamp in the node; 0 if it has no leaf."""
-    return max((each.stamp for _, each in leaves(node)), default=0)
-
-
 def merge(tree: Tree, path: Path, value: Any, stamp: int, origin: str) -> Updated:
     """Writes `value` at `path`: objects name by name, everything else as one leaf. Older than what is there: no change.
 
@@ -126,7 +88,7 @@ def remove(tree: Tree, path: Path, stamp: int) -> Updated:
     if node is None:
         return tree, ()
     left = _survivors(node, stamp)
-    changed = _without(tree, path) if left is None else _with(tree, path, left)
+    changed = configuration_tree.without(tree, path) if left is None else configuration_tree.placed(tree, path, left)
     return changed, diff(tree, changed)
 
 
@@ -134,27 +96,11 @@ def apply(tree: Tree, changes: Iterable[Change]) -> Tree:
     """Replays changes unconditionally, whatever their stamps. A value that is an object is written name by name."""
     for change in changes:
         if change.removed:
-            tree = _without(tree, change.path)
+            tree = configuration_tree.without(tree, change.path)
             continue
         write = _Write(change.stamp, change.origin, forced=True)
-        tree = _with(tree, change.path, _merged(find(tree, change.path), change.value, write))
+        tree = configuration_tree.placed(tree, change.path, _merged(find(tree, change.path), change.value, write))
     return tree
-
-
-def diff(old: Tree, new: Tree, path: Path = ()) -> tuple[Change, ...]:
-    """The fewest changes that lead from `old` to `new`; costs only what differs, thanks to sharing."""
-    if old is new:
-        return ()
-    changes: list[Change] = []
-    for key, (name, node) in old.nodes.items():
-        there = new.nodes.get(key)
-        if there is None or there[0] != name:
-            changes.append(Change((*path, name), stamp=newest(node), removed=True))
-    for key, (name, node) in new.nodes.items():
-        before = old.nodes.get(key)
-        was = before[1] if before is not None and before[0] == name else None
-        changes += _node_diff(was, node, (*path, name))
-    return tuple(changes)
 
 
 def reset_and_merge(
@@ -208,7 +154,7 @@ def _put(tree: Tree, path: Path, value: Any, write: _Write) -> Updated:
     written = _merged(node, value, write)
     if written is node:
         return tree, ()
-    changed = _with(tree, path, written)
+    changed = configuration_tree.placed(tree, path, written)
     return changed, diff(tree, changed)
 
 
@@ -240,15 +186,9 @@ def _merged(node: Node | None, value: Any, write: _Write) -> Node:
 
 
 def _written(node: Node | None, new: Leaf, write: _Write) -> Node:
-    if node is not None and (write.loses(node) or _is(node, new)):
+    if node is not None and (write.loses(node) or configuration_tree.is_leaf(node, new)):
         return node
     return new
-
-
-def _is(node: Node | None, leaf_: Leaf) -> bool:
-    """Whether the node is a leaf equal in value, stamp and origin."""
-    alike = isinstance(node, Leaf) and (node.stamp, node.origin) == (leaf_.stamp, leaf_.origin)
-    return alike and isinstance(node, Leaf) and values.same(node.value, leaf_.value)
 
 
 def _kept(nodes: Mapping[str, tuple[str, Node]], named: Iterable[str], stamp: int) -> dict[str, tuple[str, Node]]:
@@ -280,38 +220,6 @@ def _filled(tree: Tree, defaults: Mapping[str, Any]) -> Tree:
         elif isinstance(there, Tree) and isinstance(value, Mapping):
             nodes[name.lower()] = (spelled, _filled(there, value))
     return tree if _alike(tree.nodes, nodes) else Tree(nodes)
-
-
-def _with(tree: Tree, path: Path, node: Node) -> Tree:
-    """The tree with `node` at `path`; a leaf on the way gives way to a tree."""
-    if not path:
-        assert isinstance(node, Tree)
-        return node
-    spelled, there = tree.nodes.get(path[0].lower(), (path[0], EMPTY))
-    inner = node if len(path) == 1 else _with(there if isinstance(there, Tree) else EMPTY, path[1:], node)
-    return Tree({**tree.nodes, path[0].lower(): (spelled, inner)})
-
-
-def _without(tree: Tree, path: Path) -> Tree:
-    if not path:
-        return EMPTY
-    if find(tree, path) is None:
-        return tree
-    parent = subtree(tree, path[:-1])
-    nodes = {key: entry for key, entry in parent.nodes.items() if key != path[-1].lower()}
-    return _with(tree, path[:-1], Tree(nodes))
-
-
-def _node_diff(was: Node | None, node: Node, path: Path) -> tuple[Change, ...]:
-    if was is node:
-        return ()
-    if isinstance(node, Leaf):
-        return () if _is(was, node) else (Change(path, values.copied(node.value), node.stamp, node.origin),)
-    if isinstance(was, Tree):
-        return diff(was, node, path)
-    if not node.nodes:
-        return (Change(path, {}),)
-    return tuple(change for name, child in node.nodes.values() for change in _node_diff(None, child, (*path, name)))
 
 
 def _alike(one: Mapping[str, tuple[str, Node]], other: Mapping[str, tuple[str, Node]]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -59,7 +59,7 @@ def lifecycle(
     return {phase: _filled(step, replaced) for phase, step in lifecycle.items()}, tuple(left)
 
 
-def _filled(value: Any, replaced: Any) -> Any:
+def _filled(value: Any, replaced: Callable[[re.Match[str]], str]) -> Any:
     if isinstance(value, str):
         return _PLACEHOLDER.sub(replaced, value)
     if isinstance(value, Mapping):
