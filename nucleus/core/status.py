@@ -86,7 +86,7 @@ def messages(header: Mapping[str, Any], components: list[dict[str, Any]], encode
     chunks: list[list[dict[str, Any]]] = [[]]
     used = 0
     for entry in components:
-        size = len(encode(entry)) + 1
+        size = len(encode(entry)) + 2  # and the comma, with a blank at most
         if size > room:
             continue
         if used + size > room:

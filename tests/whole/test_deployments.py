@@ -227,15 +227,12 @@ def test_nucleus_when_the_broker_is_gone_then_the_deployment_comes_after_it(
 
 
 def test_nucleus_when_its_certificate_is_foreign_then_it_says_so_and_local_work_goes_on(
-    system: systems.System, component: str, tmp_path: Path
+    system: systems.System, component: str
 ) -> None:
     thing = f"foreign{component.rsplit('C', 1)[1]}"
     folder = system.create_device(thing)
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={thing}", "-days", "1", "-keyout", str(folder / "device.key"), "-out", str(folder / "device.pem")],
-        check=True,
-        capture_output=True,
-    )
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN={thing} -days 1 -keyout device.key -out device.pem"
+    subprocess.run(command.split(), check=True, capture_output=True, cwd=folder)
     system.start_nucleus(thing)
     log = folder / "logs" / "greengrass.log"
 
