@@ -52,7 +52,10 @@ def run(root: Path, settings: Settings, log: structlog.stdlib.BoundLogger | None
 
     Raises NucleusError if no service was founded in `root`, BlockingIOError if one runs there, OSError for a taken port.
     """
-    asyncio.run(serve(root.resolve(), settings, log or cloud_log.configure()))
+    try:
+        asyncio.run(serve(root.resolve(), settings, log or cloud_log.configure()))
+    except ExceptionGroup as group:
+        raise _only_cause(group) from group
     return 0
 
 
@@ -130,6 +133,14 @@ def _fill(endpoints: api_services.Endpoints, settings: Settings, api_port: int, 
     scheme, host = ("http", settings.host) if settings.is_local() else ("https", settings.advertised())
     endpoints.api = f"{scheme}://{host}:{api_port}"
     endpoints.device = f"https://{settings.advertised()}:{device_port}"
+
+
+def _only_cause(group: ExceptionGroup[Exception]) -> Exception:
+    """The one error inside: a taken port should read as such, not as a tree."""
+    cause: Exception = group
+    while isinstance(cause, ExceptionGroup) and len(cause.exceptions) == 1:
+        cause = cause.exceptions[0]
+    return cause
 
 
 @contextlib.contextmanager
