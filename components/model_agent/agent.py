@@ -230,8 +230,11 @@ def main(arguments: list[str]) -> int:
         print(f"cannot start the model agent: {error}", file=sys.stderr, flush=True)
         return 1
     while not stopped.wait(1.0):
-        for line in aliases.expire():
-            print(f"lease over: {line}", flush=True)
+        try:
+            for line in aliases.expire():
+                print(f"lease over: {line}", flush=True)
+        except OSError as error:  # a full disk: the model serves a little longer
+            print(f"cannot end a lease for now: {error}", file=sys.stderr, flush=True)
     Path(given.socket).unlink(missing_ok=True)
     server.finish()
     return 0
