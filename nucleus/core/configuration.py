@@ -78,7 +78,10 @@ def merge(tree: Tree, path: Path, value: Any, stamp: int, origin: str) -> Update
 
 
 def replace(tree: Tree, path: Path, value: Any, stamp: int, origin: str) -> Updated:
-    """As `merge`, and removes what is below `path` but not in `value`, unless it is newer than `stamp`."""
+    """As `merge`, and removes what is below `path` but not in `value`, unless it is newer than `stamp`.
+
+    Names below `path` get the spelling of `value`: they may be variables of an environment.
+    """
     return _put(tree, path, value, _Write(stamp, origin, removing=True))
 
 
@@ -179,7 +182,7 @@ def _merged(node: Node | None, value: Any, write: _Write) -> Node:
     nodes = dict(before.nodes) if before else {}
     for name, child in value.items():
         spelled, there = nodes.get(name.lower(), (name, None))
-        nodes[name.lower()] = (spelled, _merged(there, child, write))
+        nodes[name.lower()] = (name if write.removing else spelled, _merged(there, child, write))
     if write.removing:
         nodes = _kept(nodes, {name.lower() for name in value}, write.stamp)
     return before if before is not None and _alike(before.nodes, nodes) else Tree(nodes)
@@ -223,4 +226,7 @@ def _filled(tree: Tree, defaults: Mapping[str, Any]) -> Tree:
 
 
 def _alike(one: Mapping[str, tuple[str, Node]], other: Mapping[str, tuple[str, Node]]) -> bool:
-    return one.keys() == other.keys() and all(one[key][1] is other[key][1] for key in one)
+    """Whether both have the same names, in the same spelling, and the very same nodes."""
+    return one.keys() == other.keys() and all(
+        one[key][0] == other[key][0] and one[key][1] is other[key][1] for key in one
+    )
