@@ -55,7 +55,7 @@ def create(call: calls.Call) -> dict[str, Any]:
         "device_recipe": _text(recipe.describe(taken.device)),
         "description": parsed.description,
         "publisher": parsed.publisher,
-        "platforms": _text([{"name": one.name, "attributes": one.platform} for one in parsed.manifests]),
+        "platforms": _text([_platform(one) for one in parsed.manifests]),
         "state": components.DEPLOYABLE,
         "message": "NONE",
         "errors": "{}",
@@ -204,6 +204,10 @@ def _latest(call: calls.Call, name: str) -> dict[str, Any]:
 
 def _platforms(row: RowMapping) -> Any:
     return msgspec.json.decode(row["platforms"])
+
+
+def _platform(manifest: recipe.Manifest) -> dict[str, Any]:
+    return {"name": manifest.name, "attributes": {key: claim or "*" for key, claim in manifest.platform.items()}}
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,6 @@ import asyncio
 import socket
 import ssl
 import uuid
-from collections.abc import Iterator
 
 import h11
 import structlog

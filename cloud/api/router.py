@@ -24,6 +24,7 @@ from cloud.api import (
     downloads,
     endpoints,
     policies,
+    progress,
     s3,
     sts,
     tags,
@@ -73,6 +74,7 @@ _OBJECT = "/{bucket}/{key+}"
 TABLE: tuple[Route, ...] = (
     Route(Access.OPEN, "GET", "/marram/v1/ca", endpoints.ca),
     Route(Access.OPEN, "GET", "/marram/v1/endpoints", endpoints.all_of_them),
+    Route(Access.GREENGRASS, "GET", "/marram/v1/deployments/{deploymentId}/devices", progress.devices),
     # --- greengrassv2: components
     Route(Access.GREENGRASS, "POST", _GG + "/createComponentVersion", components.create, 201),
     Route(Access.GREENGRASS, "GET", _GG + "/components", components.listed),

@@ -63,14 +63,14 @@ def offers(tx: Connection, name: str) -> list[candidates.Offer]:
     """What devices may be given of a component."""
     t = schema.components
     query = sql.select(t.c.version, t.c.arn, t.c.device_recipe).where(t.c.name == name, t.c.state == DEPLOYABLE)
-    return [candidates.Offer(*row) for row in tx.execute(query).tuples()]
+    return [candidates.Offer(*row) for row in tx.execute(query)]
 
 
 def held(tx: Connection, wanted: Mapping[str, str]) -> set[tuple[str, str]]:
     """Which of the wanted versions (by component name) are in the registry."""
     t = schema.components
     query = sql.select(t.c.name, t.c.version).where(t.c.name.in_(list(wanted)), t.c.state == DEPLOYABLE)
-    return {(name, number) for name, number in tx.execute(query).tuples() if wanted[name] == number}
+    return {(name, number) for name, number in tx.execute(query) if wanted[name] == number}
 
 
 def artifact(tx: Connection, name: str, component_version: str, artifact_id: str, file: str) -> RowMapping | None:

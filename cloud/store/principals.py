@@ -223,7 +223,7 @@ def _things_by_certificate(tx: Connection) -> dict[str, tuple[str, ...]]:
 def _groups_by_thing(tx: Connection, things: Sequence[str] | None = None) -> dict[str, list[str]]:
     """All groups whose policies reach a thing: its own and their ancestors."""
     g, m = schema.thing_groups, schema.group_members
-    parents: dict[str, str | None] = dict(tx.execute(sql.select(g.c.name, g.c.parent)).tuples().all())
+    parents: dict[str, str | None] = dict(tx.execute(sql.select(g.c.name, g.c.parent)).all())
     query = sql.select(m.c.thing, m.c.group_name)
     if things is not None:
         query = query.where(m.c.thing.in_(things))

@@ -13,7 +13,7 @@ from cloud.store import schema
 def read(tx: Connection, arn: str) -> dict[str, str]:
     t = schema.tags
     rows = tx.execute(sql.select(t.c.key, t.c.value).where(t.c.arn == arn).order_by(t.c.key))
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def write(tx: Connection, arn: str, tags: Mapping[str, str]) -> None:
