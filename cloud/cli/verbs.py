@@ -1,0 +1,26 @@
+"""THE TABLE of operator verbs: name, "module:command", help. A row without a command opens a group."""
+
+VERBS = (
+    ("cloud", "", "The deployment service."),
+    ("cloud init", "cloud.cli.service:init", "Founds a service in a folder: authority, database, operator's key."),
+    ("cloud run", "cloud.cli.service:run", "Runs the service until it is told to stop."),
+    ("device", "", "Core devices."),
+    ("device create", "cloud.cli.device:create", "Registers a device and writes its certificate and configuration."),
+    ("operator", "", "People and programs beside the devices."),
+    ("operator certificate", "cloud.cli.operator:certificate", "Makes a certificate that may listen to some topics."),
+    ("listen", "cloud.cli.listen:listen", "Prints the messages of a topic as they arrive."),
+    ("group", "", "Thing groups."),
+    ("group create", "cloud.cli.group:create", "Creates a thing group."),
+    ("component", "", "Write, check, publish and look at components."),
+    ("component publish", "cloud.cli.component:publish", "Uploads artifacts and registers a component version."),
+    ("component versions", "cloud.cli.component:versions", "Lists the published versions of a component."),
+    ("deploy", "cloud.cli.deploy:deploy", "Changes what a group or a device runs, and watches it happen."),
+    ("get", "", "Lists what the service knows."),
+    ("get devices", "cloud.cli.get:devices", "Core devices and their health."),
+    ("get components", "cloud.cli.get:components", "Components on a device, or published ones."),
+    ("get deployments", "cloud.cli.get:deployments", "Deployments, newest first."),
+    ("get effective", "cloud.cli.get:effective", "Deployments as one device sees them."),
+    ("get groups", "cloud.cli.get:groups", "Thing groups."),
+    ("get things", "cloud.cli.get:things", "Things."),
+    ("demo", "cloud.cli.demo:demo", "Shows the whole system on this machine in a minute."),
+)

@@ -1,0 +1,98 @@
+"""The artifact files of a recipe, found in an author's folder: as they are, as an archive of a folder, or our IPC client."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from nucleus.cli import exits
+from nucleus.core import errors, recipe
+
+IPC_CLIENT = "marram_ipc.py"
+WHEELS = "wheels.zip"
+_IGNORED = {"__pycache__", ".git"}
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a ZIP can say
+
+
+def read_recipe(path: Path) -> recipe.Recipe:
+    """Reads an author's recipe. Raises Failure naming file, key and line."""
+    try:
+        return recipe.read(path.read_bytes(), str(path))
+    except errors.NucleusError as error:
+        raise exits.Failure(error.detail) from None
+
+
+def names(read: recipe.Recipe) -> tuple[str, ...]:
+    """The file names of a recipe's artifacts, each once, in the order of the manifests."""
+    found = (recipe.file_name(artifact) for manifest in read.manifests for artifact in manifest.artifacts)
+    return tuple(dict.fromkeys(found))
+
+
+def collect(read: recipe.Recipe, folders: Sequence[Path], staging: Path) -> dict[str, Path]:
+    """Finds the file of each artifact in the first folder that has it; what is made on the way goes to `staging`.
+
+    Raises Failure that names every missing file at once.
+    """
+    found: dict[str, Path] = {}
+    missing: list[str] = []
+    for name in names(read):
+        path = _find(name, folders, staging)
+        if path is None:
+            missing.append(name)
+        else:
+            found[name] = path
+    if missing:
+        where = ", ".join(str(folder) for folder in folders)
+        raise exits.Failure(f"cannot find artifacts of {read.name} {read.version} in {where}: {', '.join(missing)}")
+    return found
+
+
+def stage(read: recipe.Recipe, source: Path, files: dict[str, Path], staging: Path) -> tuple[Path, Path]:
+    """Lays recipe and artifacts out as local deployments want them; returns recipe and artifact folder."""
+    recipes, artifacts = staging / "recipes", staging / "artifacts"
+    target = artifacts / read.name / read.version
+    recipes.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, recipes / f"{read.name}-{read.version}{source.suffix}")
+    for name, path in files.items():
+        shutil.copyfile(path, target / name)
+    return recipes, artifacts
+
+
+def archive(folder: Path, target: Path) -> None:
+    """Zips a folder so that the same content gives the same bytes: sorted, without times, modes reduced to x or not."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as made:
+        for path in sorted(folder.rglob("*")):
+            inner = path.relative_to(folder)
+            if not path.is_file() or _IGNORED & set(inner.parts):
+                continue
+            entry = zipfile.ZipInfo(inner.as_posix(), _EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (0o755 if path.stat().st_mode & 0o100 else 0o644) << 16
+            made.writestr(entry, path.read_bytes())
+
+
+def _find(name: str, folders: Sequence[Path], staging: Path) -> Path | None:
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+        inner = folder / Path(name).stem
+        if name.endswith(".zip") and inner.is_dir():
+            archive(inner, staging / name)
+            return staging / name
+    if name == IPC_CLIENT:
+        return _ipc_client()
+    made = staging / name  # put there beforehand, as wheels.zip is
+    return made if made.is_file() else None
+
+
+def _ipc_client() -> Path:
+    """The file of our small IPC client, found without importing it."""
+    spec = importlib.util.find_spec("nucleus.ipc.client")
+    assert spec is not None, "nucleus.ipc.client is part of this distribution"
+    assert spec.origin is not None, "nucleus.ipc.client is a file"
+    return Path(spec.origin)

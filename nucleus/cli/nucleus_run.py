@@ -1,0 +1,27 @@
+"""`marram nucleus run`: the daemon in the foreground. The one device verb that imports the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    envvar=["MARRAM_DEVICE_ROOT", "GGC_ROOT_PATH"],
+    help="The device's root folder.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Initial configuration; default: config.yaml in the root folder.",
+)
+def run(root: Path, config: Path | None) -> int:
+    """Runs the nucleus of one device until SIGTERM or SIGINT."""
+    from nucleus import app  # the daemon is imported for this verb alone
+
+    return app.run(root.absolute(), config.absolute() if config else None)
