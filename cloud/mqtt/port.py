@@ -7,7 +7,7 @@ the service itself: the device gets its PUBACK when the broker has the message o
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -66,6 +66,7 @@ class BrokerUnavailableError(Exception):
     """The broker did not take the message in time; it may or may not have been delivered."""
 
 
+@runtime_checkable
 class BrokerPort(Protocol):
     """The service's side of the broker."""
 

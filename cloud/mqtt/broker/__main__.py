@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from cloud.mqtt.broker import server
@@ -40,7 +41,7 @@ def _arguments() -> argparse.Namespace:
 
 async def _run(settings: server.Settings, *, supervised: bool) -> None:
     loop = asyncio.get_running_loop()
-    broker = server.Broker(settings, _report)
+    broker = server.Broker(settings, _Reporter().report)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, broker.stop)
     if supervised:
@@ -58,8 +59,24 @@ def _tell_port(number: int) -> None:
     print(json.dumps({"port": number}), flush=True)
 
 
-def _report(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+class _Reporter:
+    """Writes events to stderr; when a client causes a flood of them, only the first ones of each second."""
+
+    _PER_SECOND = 50
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._count = 0
+
+    def report(self, text: str) -> None:
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._count > self._PER_SECOND:
+                print(f"{self._count - self._PER_SECOND} more events were left out", file=sys.stderr)
+            self._second, self._count = second, 0
+        self._count += 1
+        if self._count <= self._PER_SECOND:
+            print(text[:500], file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from typing import cast
 
@@ -33,11 +34,11 @@ class Pacer:
         self._waiting.append((connection, data))
 
     def _turn(self) -> None:
-        for _ in range(min(self._steps, len(self._waiting))):
-            connection, data = self._waiting.popleft()
-            connection.shake_hands(data)
+        turn = [self._waiting.popleft() for _ in range(min(self._steps, len(self._waiting)))]
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._turn)
+        for connection, data in turn:
+            connection.shake_hands(data)
 
 
 class Floor:
@@ -62,7 +63,18 @@ class Floor:
 class Connection(asyncio.BufferedProtocol):
     """Implements `link.Wire`. `opened_at` starts the time a client has for TLS and CONNECT."""
 
-    __slots__ = ("_decoder", "_floor", "_held", "_loop", "_tls", "_transport", "link", "opened_at", "stuck_at")
+    __slots__ = (
+        "_decoder",
+        "_floor",
+        "_held",
+        "_loop",
+        "_tls",
+        "_transport",
+        "closing_at",
+        "link",
+        "opened_at",
+        "stuck_at",
+    )
 
     def __init__(self, floor: Floor) -> None:
         self._floor = floor
@@ -74,6 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         self.link: link.Link | None = None
         self.opened_at = self._loop.time()
         self.stuck_at = 0.0  # since when the socket takes nothing; 0 = it does
+        self.closing_at = 0.0  # since when we wait for the last bytes to leave
 
     # ---- called by asyncio
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -116,11 +129,13 @@ class Connection(asyncio.BufferedProtocol):
         self.stuck_at = self._loop.time()
         if self.link is not None:
             self.link.writable = False
+            self.link.hold()  # who does not read our answers shall not make us write more of them
 
     def resume_writing(self) -> None:
         self.stuck_at = 0.0
         if self.link is not None:
             self.link.writable = True
+            self.link.release()
             self._fill()
 
     # ---- link.Wire
@@ -139,6 +154,7 @@ class Connection(asyncio.BufferedProtocol):
         self._flush()
         if self._transport is None:
             return
+        self.closing_at = self._loop.time()
         if self._tls is not None:
             self._tls.close()
             self._transport.write(self._tls.outgoing())
@@ -211,7 +227,9 @@ class Connection(asyncio.BufferedProtocol):
             if self._held is not None:
                 self._held.append(data)
             return
-        to.heard_at = self._loop.time()
+        around = self._floor.desk.router.around
+        around.clock = to.heard_at = self._loop.time()
+        around.now_ms = time.time_ns() // 1_000_000
         try:
             for packet in self._decoder.receive(data):
                 conversation.receive(self._floor.desk, to, packet)
@@ -238,7 +256,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         if self._tls is not None:
-            self._tls.send(data)
+            try:
+                self._tls.send(data)
+            except ssl.SSLError:
+                self._abort("TLS is broken")
+                return
             data = self._tls.outgoing()
         self._transport.write(data)
         if not to.writable and not self.stuck_at and not to.closed:
@@ -254,7 +276,10 @@ class Connection(asyncio.BufferedProtocol):
         """Ends what is silent, stuck, or never came to its CONNECT."""
         to = self.link
         bounds = to.bounds if to is not None else limits.DEVICE
-        if self.stuck_at and now - self.stuck_at > bounds.stuck_s:
+        if self.closing_at:
+            if now - self.closing_at > bounds.connect_timeout_s:
+                self._abort("it does not take the last bytes")
+        elif self.stuck_at and now - self.stuck_at > bounds.stuck_s:
             self._abort("it takes no data")
         elif to is None or not to.connected:
             if now - self.opened_at > bounds.connect_timeout_s:

@@ -60,6 +60,8 @@ def _connect(desk: Desk, of: link.Link, connect: mqtt_packets.Connect) -> None:
     policy = desk.principals.policy(record) if record is not None else link.ALLOW_ALL
     applicant = admission.applicant(of, record, policy)
     verdict = admission.judge(connect, applicant, now_ms=around.now_ms, assigned_id=f"auto-{uuid.uuid4()}")
+    if isinstance(verdict, admission.Admission) and desk.router.is_full(verdict.client_id):
+        verdict = admission.Refusal(_Reason.QUOTA_EXCEEDED, "the broker keeps as many sessions as it may")
     if isinstance(verdict, admission.Refusal):
         around.counters.refused_connections += 1
         desk.report(f"cannot connect client {connect.client_id!r} of certificate {of.principal[:16]}: {verdict.why}")

@@ -37,6 +37,7 @@ class Totals(msgspec.Struct, frozen=True):
     """Bounds of the whole broker."""
 
     connections: int = 18_000  # machines cap a process at 20,000 descriptors (spec/broker.md 5)
+    sessions: int = 100_000
     queued_bytes: int = 268_435_456
     retained_messages: int = 50_000
     retained_bytes: int = 67_108_864

@@ -35,6 +35,10 @@ class Router:
             for request, identifier in each.subscriptions:
                 self._add(session, request, identifier)
 
+    def is_full(self, client_id: str) -> bool:
+        """Whether there is no room for one more session."""
+        return client_id not in self.sessions and len(self.sessions) >= self.around.totals.sessions
+
     def publish(self, message: messages.Message, receipt: link.Receipt | None = None) -> None:
         """Keeps and delivers a message; the receipt, if any, waits for what must become durable."""
         around = self.around

@@ -28,6 +28,7 @@ from cloud.mqtt.broker import (
 from nucleus.wire import mqtt_packets
 
 _TICK_S = 1.0
+_EXPIRY_TICKS = 30  # certificates expire to the half minute; everything else about them comes with a snapshot
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -48,6 +49,7 @@ class Broker:
         self._report = report
         self._stop = asyncio.Event()
         self._connections: set[connection.Connection] = set()
+        self._ticks = 0
 
     def stop(self) -> None:
         self._stop.set()
@@ -121,7 +123,9 @@ class Broker:
             each.check(around.clock)
         desk.router.sweep()
         desk.router.retained.sweep(around.now_ms)
-        desk.control.expel()
+        self._ticks += 1
+        if self._ticks % _EXPIRY_TICKS == 0:
+            desk.control.expel()
 
     def _tell_time(self, around: session.Surroundings) -> None:
         around.now_ms = time.time_ns() // 1_000_000

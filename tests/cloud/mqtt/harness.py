@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import paho.mqtt.client as paho
 from awscrt import io, mqtt5
 
@@ -72,11 +75,10 @@ class Bench:
         self.version = 0
         self.clients: list[Crt | Paho] = []
 
-    def device(self, *things: str, policies: tuple[str, ...] = ("device",), **record: Any) -> certificates.Pair:
+    def device(self, *things: str, policies: tuple[str, ...] = ("device",), **fields: Any) -> certificates.Pair:
         """A new certificate, known to the broker after the next `push`."""
         pair = self.authority.device(f"device-{len(self.principals)}")
-        known = {"active": True, "not_after_ms": FAR_MS} | record
-        self.principals[pair.fingerprint] = port.PrincipalRecord(things, policies, **known)
+        self.principals[pair.fingerprint] = record(*things, policies=policies, **fields)
         return pair
 
     async def push(self) -> None:
@@ -99,6 +101,34 @@ class Bench:
         context.load_cert_chain(pair.certificate_path, pair.key_path)
         return context
 
+    async def inbound(self, topic: str) -> port.Inbound:
+        """The next message for the service on this topic; others are passed over, all are not acknowledged."""
+        async with asyncio.timeout(WAIT_S):
+            async for message in self.port.inbound:
+                if message.topic == topic:
+                    return message
+        raise AssertionError(topic)
+
+    def broker_pid(self) -> int:
+        listening = [each for each in self.events.lines if each.startswith("broker.listening")]
+        return int(listening[-1].partition("'pid': ")[2].rstrip("}"))
+
+    async def kill_broker(self) -> None:
+        """SIGKILL, and waits until a new process listens."""
+        pid = self.broker_pid()
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: self.broker_pid() != pid, "a new broker")
+
+    async def statistics(self) -> dict[str, int]:
+        """The broker's counters, heard by an operator."""
+        operator = self.crt(self.device(policies=("operator",)), "statistician")
+        await self.push()
+        await operator.connect()
+        await operator.subscribe(port.STATISTICS)
+        await self.port.publish(port.CONTROL_STATISTICS, b"")
+        told: dict[str, int] = msgspec.json.decode((await operator.heard(1))[0][1])
+        return told
+
     async def stop_clients(self) -> None:
         for client in self.clients:
             await asyncio.to_thread(client.stop)
@@ -118,6 +148,11 @@ async def running(directory: Path) -> AsyncIterator[Bench]:
             await bench.stop_clients()
 
 
+def record(*things: str, policies: tuple[str, ...] = ("device",), **fields: Any) -> port.PrincipalRecord:
+    known = {"active": True, "not_after_ms": FAR_MS} | fields
+    return port.PrincipalRecord(things, policies, **known)
+
+
 async def until(check: Callable[[], Any], what: str) -> Any:
     """Waits until the check is true; other threads change what it sees, so it is asked again and again."""
     deadline = time.monotonic() + WAIT_S
@@ -131,14 +166,14 @@ class Crt:
     """awscrt's MQTT 5 client as the device uses it, with what it heard."""
 
     def __init__(
-        self, bench: Bench, pair: certificates.Pair, client_id: str, *, expiry_s: int = 0, will: mqtt5.PublishPacket | None = None,
-        receive_maximum: int = 100,
+        self, bench: Bench, pair: certificates.Pair, client_id: str, *, expiry_s: int = 0,
+        will: mqtt5.PublishPacket | None = None,
     ) -> None:  # fmt: skip
         self.received: list[mqtt5.PublishPacket] = []
         self.connacks: list[mqtt5.ConnackPacket] = []
         self.failures: list[mqtt5.LifecycleConnectFailureData] = []
         self.disconnects: list[mqtt5.DisconnectPacket | None] = []
-        self._stopped = False
+        self.attempts: list[object] = []
         options = io.TlsContextOptions.create_client_with_mtls_from_path(str(pair.certificate_path), str(pair.key_path))
         options.override_default_trust_store_from_path(None, str(bench.authority.pair.certificate_path))
         self._client = mqtt5.Client(
@@ -151,7 +186,6 @@ class Crt:
                     keep_alive_interval_sec=60,
                     username="?SDK=Test",
                     session_expiry_interval_sec=expiry_s,
-                    receive_maximum=receive_maximum,
                     will=will,
                 ),
                 session_behavior=mqtt5.ClientSessionBehaviorType.REJOIN_ALWAYS
@@ -160,6 +194,7 @@ class Crt:
                 min_reconnect_delay_ms=100,
                 max_reconnect_delay_ms=300,
                 on_publish_callback_fn=lambda data: self.received.append(data.publish_packet),
+                on_lifecycle_event_attempting_connect_fn=self.attempts.append,
                 on_lifecycle_event_connection_success_fn=lambda data: self.connacks.append(data.connack_packet),
                 on_lifecycle_event_connection_failure_fn=self.failures.append,
                 on_lifecycle_event_disconnection_fn=lambda data: self.disconnects.append(data.disconnect_packet),
@@ -179,6 +214,13 @@ class Crt:
 
     def start(self) -> None:
         self._client.start()
+
+    async def refused(self) -> mqtt5.LifecycleConnectFailureData:
+        """Connects and waits for the refusal."""
+        self._client.start()
+        await until(lambda: self.failures, "refusal")
+        self.stop()
+        return self.failures[0]
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1, **fields: Any) -> Any:
         packet = mqtt5.PublishPacket(topic=topic, payload=payload, qos=mqtt5.QoS(qos), **fields)
@@ -201,7 +243,7 @@ class Crt:
 
     def stop(self) -> None:
         self.stopped = False
-        self._client.stop()
+        self._client.stop(mqtt5.DisconnectPacket())
 
 
 class Paho:
