@@ -154,9 +154,9 @@ def main(arguments: list[str]) -> int:
         publisher.require_nucleus()
         if not given.rows_per_second > 0:
             raise ValueError(f"cannot replay {given.rows_per_second} rows per second: give a number above 0")
-        data = replay.read(Path(__file__).with_name("scada.csv.gz"))
-        turbine = replay.choose_turbine(given.thing, given.turbine, sorted(data))
-        monitor = Monitor(data[turbine], turbine, alarms.Alarms(Path("alarms.sqlite")), given.agent)
+        data = Path(__file__).with_name("scada.csv.gz")
+        turbine = replay.choose_turbine(given.thing, given.turbine, replay.turbines(data))
+        monitor = Monitor(replay.read(data, turbine), turbine, alarms.Alarms(Path("alarms.sqlite")), given.agent)
     except (OSError, ValueError, sqlite3.Error) as error:
         print(f"cannot start the monitor: {error}", file=sys.stderr, flush=True)
         return 1

@@ -17,7 +17,7 @@ ROW_MINUTES = 10
 AUTO = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One complete ten-minute row; `time` is the text of the file."""
 
@@ -28,13 +28,17 @@ class Row:
     outdoor_c: float
 
 
-def read(path: Path) -> dict[str, list[Row | None]]:
-    """All rows by turbine; None where a value is missing or impossible, so that a gap stays a gap."""
-    rows: dict[str, list[Row | None]] = {}
+def turbines(path: Path) -> list[str]:
+    """The turbines in the file, sorted."""
+    with gzip.open(path, "rt") as text:
+        next(text)
+        return sorted({line.partition(",")[0] for line in text})
+
+
+def read(path: Path, turbine: str) -> list[Row | None]:
+    """All rows of one turbine; None where a value is missing or impossible, so that a gap stays a gap."""
     with gzip.open(path, "rt", newline="") as text:
-        for turbine, time, *values in list(csv.reader(text))[1:]:
-            rows.setdefault(turbine, []).append(_row(time, values))
-    return rows
+        return [_row(line[1], line[2:]) for line in csv.reader(text) if line[0] == turbine]
 
 
 def choose_turbine(thing: str, configured: str, known: Sequence[str]) -> str:
