@@ -104,8 +104,11 @@ class _Builder:
                 self._take(event, event.start_mark.line + 1 if event.start_mark else 0)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            why = " ".join(part for part in (error.context, error.problem) if part)
-            raise Unreadable(why or "it is not YAML", mark.line + 1 if mark else 0) from error
+            why = " ".join(part for part in (error.context, error.problem) if part) or "it is not YAML"
+            at = mark.line + 1 if mark else 0
+            if at and "".join(self.text.split("\n")[at - 1 : at]).lstrip(" ").startswith("\t"):
+                why += "; indent with spaces, not with tabs"
+            raise Unreadable(why, at) from error
         except yaml.YAMLError as error:
             raise Unreadable(f"it is not YAML: {error}".splitlines()[0]) from error
         return self._root
@@ -116,11 +119,9 @@ class _Builder:
                 self._documents += 1
                 if self._documents > 1:
                     raise Unreadable("it holds more than one document", at)
-            case yaml.MappingStartEvent():
-                self._open({}, event.anchor, at)
-            case yaml.SequenceStartEvent():
-                self._open([], event.anchor, at)
-            case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
+            case yaml.CollectionStartEvent():
+                self._open(event, at)
+            case yaml.CollectionEndEvent():
                 done = self._stack.pop()
                 self._remember(done.anchor, done.value, done.counted)
             case yaml.ScalarEvent():
@@ -128,12 +129,15 @@ class _Builder:
             case yaml.AliasEvent():
                 self._alias(event, at)
 
-    def _open(self, value: dict[str, Any] | list[Any], anchor: str | None, at: int) -> None:
+    def _open(self, event: yaml.CollectionStartEvent, at: int) -> None:
+        value: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
+        if event.tag not in (None, "!", f"{_TAG}map", f"{_TAG}seq"):
+            raise Unreadable(f"tag {event.tag} cannot be used for a list or a mapping", at)
         counted = self._nodes
         name = self._place(value, at)
         if len(self._stack) >= LIMIT_DEPTH:
             raise Unreadable(f"it is nested deeper than {LIMIT_DEPTH} levels", at)
-        self._stack.append(_Open(value, anchor, counted, name))
+        self._stack.append(_Open(value, event.anchor, counted, name))
 
     def _scalar(self, event: yaml.ScalarEvent, at: int) -> None:
         top = self._stack[-1] if self._stack else None

@@ -21,6 +21,7 @@ GENERIC, PLUGIN, NUCLEUS, LAMBDA = TYPES = tuple(
     f"aws.greengrass.{kind}" for kind in ["generic", "plugin", "nucleus", "lambda"]
 )
 
+_SHOWN = re.compile(rb"component(name|version)[\"']?\s*:\s*[\"']?([\w.+-]{1,128})", re.IGNORECASE)
 _STEPS = {"install", "startup", "run", "shutdown", "recover", "bootstrap", "uninstall"}
 _STEP_KEYS = ("Script", "RequiresPrivilege", "Timeout", "Setenv", "Skipif", "BootstrapOnRollback")
 
@@ -153,21 +154,27 @@ def read(data: bytes, source: str) -> Recipe:
         value = markup.read(data)
     except markup.Unreadable as error:
         place = f"line {error.line}: " if error.line else ""
-        raise errors.NucleusError("RECIPE_PARSE_ERROR", f"cannot read recipe ({source}): {place}{error.why}") from error
+        detail = f"cannot read recipe {_whose(data)}({source}): {place}{error.why}"
+        raise errors.NucleusError("RECIPE_PARSE_ERROR", detail) from error
     try:
         return _recipe(recipe_fields.Field(value))
     except recipe_fields.Problem as problem:
-        raise errors.NucleusError(problem.code, _complaint(data, value, source, problem)) from problem
+        raise errors.NucleusError(problem.code, _complaint(data, source, problem)) from problem
 
 
-def _complaint(data: bytes, value: Any, source: str, problem: recipe_fields.Problem) -> str:
-    named = {key.lower(): str(text) for key, text in value.items()} if isinstance(value, dict) else {}
-    whose = " ".join(named[key][:128] for key in ("componentname", "componentversion") if named.get(key))
+def _whose(data: bytes) -> str:
+    """Name and version as far as the text shows them, also if it cannot be read; ends in a space unless empty."""
+    found = {match[1].lower(): match[2] for match in reversed(list(_SHOWN.finditer(data)))}
+    words = [found[key].decode() for key in (b"name", b"version") if b"name" in found and key in found]
+    return "".join(f"{word} " for word in words)
+
+
+def _complaint(data: bytes, source: str, problem: recipe_fields.Problem) -> str:
     at = markup.line(data, problem.path)
     where = [f"key {recipe_fields.show(problem.path)}"] if problem.path else []
     where += [f"line {at}"] if at else []
     place = ", ".join(where) + ": " if where else ""
-    return f"cannot read recipe {whose + ' ' if whose else ''}({source}): {place}{problem.why}"
+    return f"cannot read recipe {_whose(data)}({source}): {place}{problem.why}"
 
 
 def _recipe(top: recipe_fields.Field) -> Recipe:
