@@ -107,11 +107,12 @@ def _fold(
         return [_fold(one, inner, (*at, i), (*original, i), paths) for i, one in enumerate(value)]
     if not isinstance(value, dict):
         return value
+    mapping: dict[str, Any] = value
     spelling = {name.lower(): name for name in schema.get("properties", {})}
     further = schema.get("additionalProperties")
-    folded = {}
-    for key, one in value.items():
-        name = spelling.get(str(key).lower(), key)
+    folded: dict[str, Any] = {}
+    for key, one in mapping.items():
+        name = spelling.get(key.lower(), key)
         below = schema.get("properties", {}).get(name) or (further if isinstance(further, dict) else {})
         folded[name] = _fold(one, below, (*at, name), (*original, key), paths)
     return folded
