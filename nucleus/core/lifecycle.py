@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 
 class State(enum.Enum):
@@ -157,6 +157,11 @@ class Illegal(Exception):  # noqa: N818  the word says it
     """Raised for an event that has no row in the component's present state; nothing has changed."""
 
 
+def with_error_reset(life: Life, seconds: float) -> Life:
+    """The life with another time after which earlier errors no longer count."""
+    return structs.replace(life, error_reset_s=seconds)
+
+
 def settled(life: Life) -> bool:
     return not life.desired and life.doing is None and life.state in (State.RUNNING, State.FINISHED, State.BROKEN)
 
@@ -175,6 +180,13 @@ def is_ready(life: Life) -> bool:
 def leaving(life: Life) -> bool:
     """Being removed, or removed."""
     return State.UNINSTALLED in life.desired or life.state in (State.UNINSTALLING, State.UNINSTALLED)
+
+
+def can_restart(life: Life) -> bool:
+    """Neither BROKEN nor on its way out nor never asked to start (spec 2.2)."""
+    if life.state is State.BROKEN or leaving(life):
+        return False
+    return life.state is not State.NEW or bool(life.desired)
 
 
 def request(life: Life, effect: Effect) -> Kind:

@@ -69,6 +69,15 @@ def read(one: component.Component, phase: Phase) -> Script | None:
     )
 
 
+def status_code(phase: Phase, what: str) -> str:
+    """The status code (spec/nucleus.md 2.10) for ERROR, TIMEOUT, IO_ERROR or CONFIG_NOT_VALID of a phase.
+
+    Shutdown and Uninstall have no codes for the last two: there it is the phase's ERROR.
+    """
+    has_all = phase in (Phase.INSTALL, Phase.STARTUP, Phase.RUN)
+    return f"{phase.name}_{what if has_all or what == 'TIMEOUT' else 'ERROR'}"
+
+
 def error_reset_s(one: component.Component) -> float:
     """`errorResetTime`: seconds after which earlier errors no longer count; 3600 when absent or not a number."""
     found = next((value for key, value in one.lifecycle.items() if key.lower() == "errorresettime"), None)

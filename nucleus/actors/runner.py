@@ -1,0 +1,262 @@
+"""Performs the commands of one component's life: runs its scripts with their deadlines, ends its processes.
+
+The supervisor owns the runner and is the only one that changes `life`; scripts run as tasks of the supervisor's group and
+tell their end as an event. Environment of a script, low to high (spec/nucleus.md 1.6, 2.7): the nucleus's common variables,
+the component's token, `Lifecycle.Setenv`, the step's `Setenv`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import assert_never
+
+from msgspec import Struct
+
+from nucleus.core import component, errors, lifecycle, scripts
+from nucleus.core.lifecycle import Event, Kind, Phase
+from nucleus.host import files, logs, places, process
+
+MAX_REASON = 300  # characters of a script's last line that go into the reason
+
+# phase: event when it succeeded, when there was nothing to run, when it failed
+OUTCOMES = {
+    Phase.INSTALL: (Kind.INSTALL_DONE, Kind.INSTALL_DONE, Kind.INSTALL_FAILED),
+    Phase.STARTUP: (Kind.STARTUP_DONE, Kind.STARTUP_NOTHING, Kind.STARTUP_FAILED),
+    Phase.RUN: (Kind.RUN_DONE, Kind.RUN_NOTHING, Kind.RUN_FAILED),
+    Phase.SHUTDOWN: (Kind.SHUTDOWN_DONE, Kind.SHUTDOWN_DONE, Kind.SHUTDOWN_FAILED),
+    Phase.RECOVER: (Kind.RECOVER_ENDED, Kind.RECOVER_ENDED, Kind.RECOVER_ENDED),
+    Phase.UNINSTALL: (Kind.UNINSTALL_DONE, Kind.UNINSTALL_DONE, Kind.UNINSTALL_FAILED),
+}
+
+
+class Tools(Struct, frozen=True):
+    """What all runners share. `post` puts an event of a component into the supervisor's queue."""
+
+    places: places.Places
+    environment: Mapping[str, str]
+    processes: process.Processes
+    group: asyncio.TaskGroup
+    post: Callable[[str, Event], Awaitable[None]]
+    log: logs.Log
+
+
+class _Failure(Exception):  # noqa: N818  ends one script, inside this module
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(reason)
+        self.what = what
+        self.reason = reason
+
+
+class _Clock(Struct):
+    """The deadline of a running script; `timeout_s` 0 means none."""
+
+    began_at: float
+    timeout_s: float
+    timeout: asyncio.Timeout
+
+
+class Runner:
+    """One component. `record` is the newest one; scripts use the one that `TakeRecord` took last."""
+
+    def __init__(self, record: component.Component, token: str) -> None:
+        self.record = record
+        self.token = token
+        self.life = lifecycle.Life()
+        self.since_at = time.time()
+        self.removing = False
+        self.told_to_end = False
+        self._used = record
+        self._tools: Tools | None = None
+        self._output: logs.Output | None = None
+        self._tasks: dict[Phase, asyncio.Task[None]] = {}
+        self._clocks: dict[Phase, _Clock] = {}
+        self._spawned = False
+
+    def open(self, tools: Tools) -> None:
+        """Gives it the means to run scripts; until then commands must not be performed."""
+        self._tools = tools
+        self._output = logs.output(tools.places.logs / f"{self.record.name}.log", self.record.name)
+
+    def close(self) -> None:
+        self.cancel()
+        if self._output is not None:
+            self._output.close()
+
+    def cancel(self) -> None:
+        """Forgets every script; what they started runs on until it is ended."""
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks.clear()
+        self._clocks.clear()
+
+    def perform(self, commands: Iterable[lifecycle.Command]) -> None:
+        for command in commands:
+            match command:
+                case lifecycle.RunScript(phase):
+                    self._begin(phase, self._script(phase))
+                case lifecycle.KillProcesses():
+                    self.cancel()
+                    self._begin(Phase.KILL, self._kill())
+                case lifecycle.TakeRecord():
+                    self._used = self.record
+                case lifecycle.DropStartupDeadline():
+                    if Phase.STARTUP in self._clocks:
+                        self._clocks[Phase.STARTUP].timeout.reschedule(None)
+                case _:
+                    assert_never(command)
+
+    def health(self, waiting_for: str) -> lifecycle.Health:
+        life, name = self.life, self.record.name
+        return lifecycle.Health(
+            name=name,
+            version=self.record.version,
+            state=life.state,
+            settled=lifecycle.settled(life),
+            status_code=life.code,
+            reason=life.reason,
+            since_at=self.since_at,
+            generation=life.generation,
+            failures=life.failures,
+            pids=self._tools.processes.pids(name) if self._tools is not None else (),
+            waiting_for=waiting_for,
+        )
+
+    def waiting_for(self) -> str:
+        """What the running script is, and how long it has been running, in words; "" if none runs."""
+        phase = self.life.doing
+        if phase is None:
+            return ""
+        if phase is Phase.KILL:
+            return "the end of its processes"
+        clock = self._clocks.get(phase)
+        if clock is None:
+            return f"{phase.value.capitalize()} script"
+        limit = f" of {clock.timeout_s:.0f} s" if clock.timeout_s else ""
+        return f"{phase.value.capitalize()} script, {time.monotonic() - clock.began_at:.0f} s{limit}"
+
+    def _begin(self, phase: Phase, work: Awaitable[None]) -> None:
+        assert self._tools is not None
+        self._tasks[phase] = self._tools.group.create_task(_run(work), name=f"{self.record.name} {phase.value}")
+
+    async def _kill(self) -> None:
+        assert self._tools is not None
+        if self._spawned:
+            left = await self._tools.processes.end(self.record.name)
+            if left:
+                self._tools.log.error("component.processes_left", component=self.record.name, processes=left)
+            self._spawned = left > 0
+        await self._tools.post(self.record.name, Event(Kind.KILLED))
+
+    async def _script(self, phase: Phase) -> None:
+        """Runs a phase's script to its end and tells how it ended."""
+        assert self._tools is not None
+        done, nothing, failed = OUTCOMES[phase]
+        try:
+            script = scripts.read(self._used, phase)
+            if script is None or self._skips(script):
+                event = Event(nothing)
+            else:
+                await self._to_its_end(phase, script)
+                event = Event(done)
+        except scripts.NotValid as error:
+            event = Event(failed, scripts.status_code(phase, "CONFIG_NOT_VALID"), str(error))
+        except _Failure as failure:
+            event = Event(failed, scripts.status_code(phase, failure.what), failure.reason)
+        self._clocks.pop(phase, None)
+        if event.reason:
+            self._tools.log.warning(
+                "component.script_failed", component=self._used.name, version=self._used.version, why=event.reason
+            )
+        await self._tools.post(self.record.name, event)
+
+    async def _to_its_end(self, phase: Phase, script: scripts.Script) -> None:
+        """Returns after exit code 0. Raises _Failure otherwise."""
+        assert self._tools is not None
+        last: dict[str, str] = {}
+        child = self._spawn(phase, script, last)
+        self._tools.log.info("component.script_started", component=self._used.name, script=phase.value, pid=child.pid)
+        if phase is Phase.RUN:
+            await self._tools.post(self.record.name, Event(Kind.RUN_SPAWNED))
+        try:
+            async with asyncio.timeout(script.timeout_s or None) as timeout:
+                self._clocks[phase] = _Clock(time.monotonic(), script.timeout_s, timeout)
+                code = await child.wait()
+        except TimeoutError:
+            if phase not in (Phase.SHUTDOWN, Phase.UNINSTALL):  # there everything is ended next
+                await self._tools.processes.end_one(child)
+            why = f"{phase.value.capitalize()} script did not end within {script.timeout_s:g} s{_told(last)}"
+            raise _Failure("TIMEOUT", why) from None
+        self._tools.log.info(
+            "component.script_ended", component=self._used.name, script=phase.value, pid=child.pid, code=code
+        )
+        if code != 0:
+            raise _Failure("ERROR", f"{phase.value.capitalize()} script {_ended(code)}{_told(last)}")
+
+    def _spawn(self, phase: Phase, script: scripts.Script, last: dict[str, str]) -> process.Process:
+        assert self._tools is not None
+        directory = self._tools.places.work(self._used.name)
+
+        def sink(stream: str, lines: list[str]) -> None:
+            last[stream] = next((line for line in reversed(lines) if line.strip()), last.get(stream, ""))
+            if self._output is not None:
+                self._output.write(stream, lines, phase=phase.value, state=self.life.state.name)
+
+        order = process.Order(
+            component=self._used.name,
+            version=self._used.version,
+            script=script.text,
+            directory=directory,
+            environment=self._environment(phase, script),
+        )
+        try:
+            files.make_directory(directory, 0o700)
+            self._spawned = True
+            return self._tools.processes.spawn(order, sink)
+        except (OSError, ValueError, errors.NucleusError) as error:
+            why = f"cannot start the {phase.value.capitalize()} script in {directory}: {error}"
+            raise _Failure("IO_ERROR", why) from error
+
+    def _environment(self, phase: Phase, script: scripts.Script) -> dict[str, str]:
+        assert self._tools is not None
+        found = {
+            **self._tools.environment,
+            "SVCUID": self.token,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN": self.token,
+        }
+        if phase is Phase.UNINSTALL:
+            found["GREENGRASS_COMPONENT_VERSION"] = self._used.version
+        return found | script.environment
+
+    def _skips(self, script: scripts.Script) -> bool:
+        if script.skip is None:
+            return False
+        assert self._tools is not None
+        if script.skip.test == "onpath":
+            found = shutil.which(script.skip.subject, path=self._tools.environment.get("PATH")) is not None
+        else:
+            found = (self._tools.places.work(self._used.name) / Path(script.skip.subject).expanduser()).exists()
+        return found is not script.skip.negated
+
+
+async def _run(work: Awaitable[None]) -> None:
+    await work
+
+
+def _ended(code: int) -> str:
+    if code > 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _told(last: Mapping[str, str]) -> str:
+    """The last line of standard error, else of standard output: most programs say there why they give up."""
+    line = (last.get(process.STDERR) or last.get(process.STDOUT, "")).strip()
+    return f": {line[:MAX_REASON]}" if line else ""

@@ -1,0 +1,298 @@
+"""The actor that owns all components: takes requests, reports and ends of scripts from one queue, steps each life.
+
+Requests are methods that return at once; what they cause is seen in `health()` and told by `changed()`. Components start
+when their hard dependencies are ready and are stopped before them (spec/nucleus.md 2.5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import string
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from nucleus.actors import runner
+from nucleus.core import errors, lifecycle, scripts, transitions
+from nucleus.core.component import HARD, Component
+from nucleus.core.lifecycle import Effect, Event, Health, Kind, State
+from nucleus.host import logs, places, process
+
+QUEUE_SIZE = 10_000  # requests of the deployer and ends of scripts; both are bounded by the number of components
+MAX_REPORTS = 1000  # UpdateState beyond that is dropped: a component that reports so often says nothing
+STOP_S = 30.0  # for all Shutdown scripts together (spec/nucleus.md 2.7); after that KILL
+TOKEN_LENGTH = 16
+
+_REPORTS = {
+    "RUNNING": Kind.REPORTED_RUNNING,
+    "ERRORED": Kind.REPORTED_ERRORED,
+    "FINISHED": Kind.REPORTED_FINISHED,
+}
+_ENDS_FIRST = (State.STARTING, State.RUNNING, State.STOPPING)  # somebody may depend on it
+
+Item = tuple[str, Event | Effect | None, int]  # component, what, generation; ("", None, 0) only wakes
+
+
+class Supervisor:
+    """`environment` are the variables common to all components. `on_change` hears of every new state, in this task."""
+
+    def __init__(
+        self,
+        places: places.Places,
+        environment: Mapping[str, str],
+        default_user: str,
+        log: logs.Log,
+        on_change: Callable[[Health], None],
+    ) -> None:
+        self.revision = 0
+        self._places = places
+        self._environment = environment
+        self._default_user = default_user
+        self._log = log
+        self._on_change = on_change
+        self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE_SIZE)
+        self._runners: dict[str, runner.Runner] = {}
+        self._tokens: dict[str, str] = {}
+        self._tools: runner.Tools | None = None
+        self._news = asyncio.Event()
+        self._generation = 0
+        self._stop_by: float | None = None
+
+    # ---- requests ------------------------------------------------------------------------------------------------
+
+    def adopt(self, one: Component, effect: Effect) -> int:
+        """Puts a new or changed component under supervision; returns its generation. Ignored after `stop`."""
+        self._generation += 1
+        if self._stop_by is not None:
+            return self._generation
+        known = self._runners.get(one.name)
+        if known is None:
+            known = self._runners[one.name] = self._new_runner(one)
+        known.record = one
+        known.removing = known.told_to_end = False
+        self._put(one.name, effect, self._generation)
+        return self._generation
+
+    def remove(self, name: str) -> None:
+        """Stops it after its hard dependents that leave too, runs Uninstall, forgets it. Unknown names are ignored."""
+        if name in self._runners:
+            self._runners[name].removing = True
+            self._put("", None)
+
+    def restart(self, name: str) -> bool:
+        """False if it is unknown, BROKEN, being removed, or has not been asked to start."""
+        known = self._runners.get(name)
+        if known is None or known.removing or self._stop_by is not None or not lifecycle.can_restart(known.life):
+            return False
+        self._put(name, Event(Kind.RESTART))
+        return True
+
+    def stop_component(self, name: str) -> bool:
+        known = self._runners.get(name)
+        if known is None or self._stop_by is not None or known.life.state is State.BROKEN:
+            return False
+        self._put(name, Event(Kind.STOP))
+        return True
+
+    def report(self, name: str, state: str) -> None:
+        """A component's UpdateState: RUNNING, ERRORED or FINISHED. What means nothing now is ignored with a warning."""
+        if name not in self._runners or state not in _REPORTS or self._queue.qsize() >= MAX_REPORTS:
+            self._log.warning("component.report_dropped", component=name, state=state)
+            return
+        self._put(name, Event(_REPORTS[state], reason=f"the component reported {state} by UpdateState"))
+
+    def stop(self) -> None:
+        """Ends all components, dependents first; `run` returns when that is done, at the latest after STOP_S."""
+        if self._stop_by is None:
+            self._stop_by = time.monotonic() + STOP_S
+            self._put("", None)
+
+    def set_default_user(self, text: str) -> None:
+        """Kept for the issue that runs components as another user; until then they run as the daemon's."""
+        self._default_user = text
+
+    # ---- questions -----------------------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Health]:
+        return {name: one.health(self._waiting_for(one)) for name, one in self._runners.items()}
+
+    async def changed(self, seen: int) -> int:
+        """Waits until `revision` is above `seen`; no deadline here, callers set theirs."""
+        while self.revision <= seen:
+            await self._news.wait()
+        return self.revision
+
+    def component(self, name: str) -> Component | None:
+        known = self._runners.get(name)
+        return known.record if known is not None else None
+
+    def token(self, name: str) -> str:
+        """The component's token, 16 upper-case letters, the same until it is removed. Raises KeyError."""
+        return self._runners[name].token
+
+    def identify(self, token: str) -> str | None:
+        return self._tokens.get(token)
+
+    # ---- the actor -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Runs until `stop` has ended every component. When cancelled it kills every process at once."""
+        self._warn_about_user()
+        processes = process.Processes(self._places.processes)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._tools = runner.Tools(
+                    places=self._places,
+                    environment=self._environment,
+                    processes=processes,
+                    group=group,
+                    post=self._post,
+                    log=self._log,
+                )
+                for one in self._runners.values():
+                    one.open(self._tools)
+                await self._work()
+                for one in self._runners.values():
+                    one.cancel()
+        finally:
+            processes.kill_now()
+            for one in self._runners.values():
+                one.close()
+            processes.close()
+            self._tools = None
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._stop_by and max(self._stop_by - time.monotonic(), 0)):
+                    item = await self._queue.get()
+            except TimeoutError:
+                left = ", ".join(name for name, one in self._runners.items() if not lifecycle.closed(one.life))
+                self._log.error("supervisor.stop_timed_out", components=left, after_s=STOP_S)
+                return
+            self._handle(*item)
+            self._end_what_may_end()
+            if self._stop_by is not None and all(lifecycle.closed(one.life) for one in self._runners.values()):
+                return
+
+    def _handle(self, name: str, what: Event | Effect | None, generation: int) -> None:
+        known = self._runners.get(name)
+        if known is None or what is None:
+            return
+        if isinstance(what, Effect):
+            self._refresh([known])
+            known.life = lifecycle.with_error_reset(known.life, scripts.error_reset_s(known.record))
+            self._step(known, Event(lifecycle.request(known.life, what), generation=generation))
+        else:
+            self._step(known, what)
+
+    def _step(self, first: runner.Runner, event: Event) -> None:
+        """Steps one life and those of the dependents that this made ready or not ready."""
+        before = lifecycle.is_ready(first.life)
+        if self._advance(first, event) and lifecycle.is_ready(first.life) != before:
+            self._refresh(self._hard_dependents(first.record.name))
+
+    def _refresh(self, runners: list[runner.Runner]) -> None:
+        """Tells lives whether their dependencies are ready, where that changed, and so on up the dependents."""
+        todo = deque(runners)
+        while todo and self._stop_by is None:
+            one = todo.popleft()
+            ready = not self._missing(one)
+            if ready == one.life.ready:
+                continue
+            before = lifecycle.is_ready(one.life)
+            self._advance(one, Event(Kind.READY if ready else Kind.NOT_READY))
+            if lifecycle.is_ready(one.life) != before:
+                todo.extend(self._hard_dependents(one.record.name))
+
+    def _advance(self, one: runner.Runner, event: Event) -> bool:
+        name, before = one.record.name, one.life
+        try:
+            one.life, commands = transitions.step(before, event, time.monotonic())
+        except lifecycle.Illegal as illegal:
+            self._log.warning("component.event_ignored", component=name, why=str(illegal))
+            return False
+        one.perform(commands)
+        if one.life.state is not before.state:
+            one.since_at = time.time()
+            fields = {"code": one.life.code, "why": one.life.reason} if one.life.code != "NONE" else {}
+            self._log.info(
+                "component.state", component=name, version=one.record.version, state=one.life.state.name, **fields
+            )
+        if one.life.state is State.UNINSTALLED and not one.life.desired:
+            self._forget(one)
+        self._tell(one, before)
+        return True
+
+    def _tell(self, one: runner.Runner, before: lifecycle.Life) -> None:
+        self.revision += 1
+        self._news.set()
+        self._news = asyncio.Event()
+        if (one.life.state, one.life.code) != (before.state, before.code):
+            self._on_change(one.health(self._waiting_for(one)))
+
+    # ---- the order of ending -------------------------------------------------------------------------------------
+
+    def _end_what_may_end(self) -> None:
+        """Stops or removes what shall end and that no hard dependent needs any more."""
+        for one in list(self._runners.values()):
+            ends = one.removing or self._stop_by is not None
+            if not ends or one.told_to_end or self._is_needed(one):
+                continue
+            one.told_to_end = True
+            self._step(one, Event(Kind.UNINSTALL if one.removing else Kind.STOP))
+
+    def _is_needed(self, one: runner.Runner) -> bool:
+        if one.life.state not in _ENDS_FIRST:
+            return False
+        ending = [each for each in self._hard_dependents(one.record.name) if each.removing or self._stop_by is not None]
+        return any(not lifecycle.closed(each.life) for each in ending)
+
+    def _forget(self, one: runner.Runner) -> None:
+        one.close()
+        self._runners.pop(one.record.name, None)
+        self._tokens.pop(one.token, None)
+
+    # ---- small things --------------------------------------------------------------------------------------------
+
+    def _new_runner(self, one: Component) -> runner.Runner:
+        token = "".join(secrets.choice(string.ascii_uppercase) for _ in range(TOKEN_LENGTH))
+        made = runner.Runner(one, token)
+        self._tokens[token] = one.name
+        if self._tools is not None:
+            made.open(self._tools)
+        return made
+
+    def _hard_dependents(self, name: str) -> list[runner.Runner]:
+        return [one for one in self._runners.values() if one.record.dependencies.get(name) == HARD]
+
+    def _missing(self, one: runner.Runner) -> list[str]:
+        """Hard dependencies that are not ready, with their states, in words."""
+        hard = [name for name, kind in one.record.dependencies.items() if kind == HARD]
+        known = [(name, self._runners.get(name)) for name in hard]
+        return [
+            f"{name} ({other.life.state.name if other is not None else 'not here'})"
+            for name, other in known
+            if other is None or not lifecycle.is_ready(other.life)
+        ]
+
+    def _waiting_for(self, one: runner.Runner) -> str:
+        if one.life.state is State.INSTALLED and one.life.desired and not one.life.ready:
+            return f"hard dependency {', '.join(self._missing(one))}"
+        return one.waiting_for()
+
+    def _warn_about_user(self) -> None:
+        if os.geteuid() == 0:
+            self._log.warning("components.run_as_root", why="components run as the daemon's user, which is root")
+
+    async def _post(self, name: str, event: Event) -> None:
+        await self._queue.put((name, event, 0))
+
+    def _put(self, name: str, what: Event | Effect | None, generation: int = 0) -> None:
+        try:
+            self._queue.put_nowait((name, what, generation))
+        except asyncio.QueueFull:
+            why = f"cannot change component {name}: {QUEUE_SIZE} events wait already"
+            raise errors.NucleusError("COMPONENT_UPDATE_ERROR", why) from None
