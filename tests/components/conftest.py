@@ -1,11 +1,34 @@
-"""Puts the components' folders on the import path: their modules are written to lie beside each other."""
+"""Devices for the tests of the components."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
+
+import model_client
+import pytest
 
 from tests.components import parts
 
-for folder in (parts.AGENT, parts.MONITOR):
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+
+@pytest.fixture
+def device() -> Iterator[parts.Device]:
+    """A device on which nothing runs yet."""
+    with parts.device() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def unharmed() -> Iterator[parts.Device]:
+    """One agent that serves 1.0.0, for all bad offers and requests of a module: none of them may change it."""
+    with parts.device() as made:
+        made.start_agent()
+        made.offer("1.0.0")
+        yield made
+
+
+@pytest.fixture
+def client(device: parts.Device) -> Iterator[model_client.Client]:
+    """A client of the device's agent."""
+    made = model_client.Client(str(device.socket))
+    yield made
+    made.close()

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import agent_frames
+import model_client
+import numpy as np
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -26,6 +30,7 @@ MONITOR = REPOSITORY / "components/turbine_monitor/1.0.0"
 IPC_CLIENT = REPOSITORY / "nucleus/ipc/client.py"
 MODEL_NAME = "com.example.turbine.PowerCurveModel"
 WAIT_S = 30.0
+BATCH = {"conditions": np.array([[8.0, 10.0], [11.0, 0.0]], dtype=np.float32)}
 
 
 def until(condition: Callable[[], Any], what: str = "") -> Any:
@@ -115,6 +120,27 @@ class Device:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
             process.wait(WAIT_S)
+
+
+def predict(client: model_client.Client, deadline_s: float = 20.0) -> model_client.Answer:
+    """What the power curve answers for BATCH."""
+    return client.predict("power-curve", BATCH, deadline_s=deadline_s)
+
+
+def ask(device: Device, header: dict[str, Any], body: bytes = b"") -> dict[str, Any]:
+    """One request on a connection of its own; the header of its reply."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.settimeout(20)
+        one.connect(str(device.socket))
+        agent_frames.send(one, header, body)
+        reply: dict[str, Any] = agent_frames.receive(one)[0]
+        return reply
+
+
+def serving(device: Device) -> list[dict[str, Any]]:
+    """What `list` says."""
+    models: list[dict[str, Any]] = ask(device, {"op": "list"})["models"]
+    return models
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Farm:
         defaults = recipe["ComponentConfiguration"]["DefaultConfiguration"]
         self.token = world.do(lambda: world.add(NAME, access=defaults["accessControl"]))
 
-    def start(self, version: str = "1.0.0", rows_per_second: str = "2000") -> subprocess.Popen[str]:
+    def start(self, version: str = "1.0.0", rows_per_second: str = "8000") -> subprocess.Popen[str]:
         files = self.device.root / "packages" / f"monitor-{version}"
         if not files.exists():
             parts.publish(f"{NAME}-{version}", parts.MONITOR.parent / version, files)
@@ -171,7 +171,8 @@ def test_alarms_when_publishing_is_refused_then_kept_and_told_later(farm: Farm) 
     world = farm.world
     path = ("services", NAME, "configuration", "accessControl")
     allowed = {"aws.greengrass.ipc.pubsub": {"p": {"operations": ["*"], "resources": ["*"]}}}
-    world.do(lambda: (world.configuration.drop(path), world.configuration.put(path, {})))
+    world.do(world.configuration.drop, path)
+    world.do(world.configuration.put, path, {})
     farm.device.start_agent()
     farm.device.offer("1.0.0")
     monitor = farm.start()
@@ -180,7 +181,7 @@ def test_alarms_when_publishing_is_refused_then_kept_and_told_later(farm: Farm) 
     assert farm.published("alarms") == []
 
     allowed["aws.greengrass.ipc.mqttproxy"] = allowed["aws.greengrass.ipc.pubsub"]
-    world.do(lambda: world.configuration.put(path, allowed))
+    world.do(world.configuration.put, path, allowed)
 
     parts.until(lambda: farm.published("alarms"), "the alarm after all")
     farm.stop(monitor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,33 @@ import pytest
 
 from tests.components import parts
 
-CONDITIONS = {"conditions": np.array([[8.0, 10.0]], dtype=np.float32)}
-
 
 @pytest.fixture
-def device() -> Iterator[parts.Device]:
-    with parts.device() as made:
-        made.start_agent()
-        yield made
+def running(device: parts.Device) -> parts.Device:
+    device.start_agent()
+    return device
 
 
 def version_of(device: parts.Device) -> str:
     client = model_client.Client(str(device.socket))
     try:
-        return client.predict("power-curve", CONDITIONS, deadline_s=10).version
+        return str(parts.predict(client).version)
     finally:
         client.close()
 
 
-def test_offer_when_model_is_good_then_it_answers(device: parts.Device) -> None:
-    done = device.offer("1.0.0")
+def test_offer_when_model_is_good_then_it_answers(running: parts.Device) -> None:
+    done = running.offer("1.0.0")
 
     assert done.returncode == 0
     assert "power-curve now answers with com.example.turbine.PowerCurveModel 1.0.0" in done.stdout
-    assert version_of(device) == "1.0.0"
+    assert version_of(running) == "1.0.0"
 
 
-def test_offer_when_it_serves_already_then_accepted_at_once(device: parts.Device) -> None:
-    device.offer("1.0.0")
+def test_offer_when_it_serves_already_then_accepted_at_once(running: parts.Device) -> None:
+    running.offer("1.0.0")
 
-    done = device.offer("1.0.0")
+    done = running.offer("1.0.0")
 
     assert (done.returncode, done.stdout) == (
         0,
@@ -51,10 +48,10 @@ def test_offer_when_it_serves_already_then_accepted_at_once(device: parts.Device
     )
 
 
-def test_offer_when_weights_are_damaged_under_a_right_digest_then_one_line_says_so(device: parts.Device) -> None:
-    device.offer("1.1.0")
+def test_offer_when_weights_are_damaged_under_a_right_digest_then_one_line_says_so(running: parts.Device) -> None:
+    running.offer("1.1.0")
 
-    done = device.offer("1.2.0")
+    done = running.offer("1.2.0")
 
     assert done.returncode == 1
     assert done.stderr.startswith(
@@ -62,7 +59,7 @@ def test_offer_when_weights_are_damaged_under_a_right_digest_then_one_line_says_
     )
     assert done.stderr.endswith("power-curve still answers with com.example.turbine.PowerCurveModel 1.1.0\n")
     assert done.stderr.count("\n") == 1
-    assert version_of(device) == "1.1.0"
+    assert version_of(running) == "1.1.0"
 
 
 def nan_model() -> bytes:
@@ -114,53 +111,44 @@ BAD: list[tuple[str, Callable[[dict[str, Any]], None], bytes | None, str]] = [
 
 @pytest.mark.parametrize(("change", "model", "reason"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
 def test_offer_when_something_is_wrong_then_refused_with_the_reason(
-    device_once: parts.Device, tmp_path: Path, change: Callable[..., None], model: bytes | None, reason: str
+    unharmed: parts.Device, tmp_path: Path, change: Callable[..., None], model: bytes | None, reason: str
 ) -> None:
     folder = parts.changed_model(tmp_path / "offer", change, model)
 
-    done = device_once.offer("1.3.0", folder)
+    done = unharmed.offer("1.3.0", folder)
 
     assert done.returncode == 1
     assert reason in done.stderr
-    assert version_of(device_once) == "1.0.0"
+    assert version_of(unharmed) == "1.0.0"
 
 
-@pytest.fixture(scope="module")
-def device_once() -> Iterator[parts.Device]:
-    """One agent with 1.0.0 for all refusals: none of them may change it."""
-    with parts.device() as made:
-        made.start_agent()
-        made.offer("1.0.0")
-        yield made
-
-
-def test_offer_when_model_json_is_no_json_then_refused(device_once: parts.Device, tmp_path: Path) -> None:
+def test_offer_when_model_json_is_no_json_then_refused(unharmed: parts.Device, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_bytes(b"\xff{")
 
-    done = device_once.offer("1.3.0", tmp_path)
+    done = unharmed.offer("1.3.0", tmp_path)
 
     assert (done.returncode, "model.json cannot be read" in done.stderr) == (1, True)
 
 
-def test_offer_when_alias_belongs_to_another_component_then_refused(device: parts.Device) -> None:
-    device.offer("1.0.0")
+def test_offer_when_alias_belongs_to_another_component_then_refused(running: parts.Device) -> None:
+    running.offer("1.0.0")
 
     more = ("--artifacts", parts.MODEL / "1.1.0", "--component", "com.example.Other")
-    done = device.hand_over("offer", "1.1.0", *more)
+    done = running.hand_over("offer", "1.1.0", *more)
 
     assert done.returncode == 1
     assert "the alias power-curve belongs to com.example.turbine.PowerCurveModel, which is running" in done.stderr
 
 
-def test_offer_when_other_component_was_released_then_accepted(device: parts.Device) -> None:
-    device.offer("1.0.0")
-    device.hand_over("release", "1.0.0")
+def test_offer_when_other_component_was_released_then_accepted(running: parts.Device) -> None:
+    running.offer("1.0.0")
+    running.hand_over("release", "1.0.0")
 
     more = ("--artifacts", parts.MODEL / "1.1.0", "--component", "com.example.Other")
-    done = device.hand_over("offer", "1.1.0", *more)
+    done = running.hand_over("offer", "1.1.0", *more)
 
     assert done.returncode == 0
-    assert version_of(device) == "1.1.0"
+    assert version_of(running) == "1.1.0"
 
 
 def test_committed_model_json_when_read_then_digests_match() -> None:

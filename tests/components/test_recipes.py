@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from nucleus.core import recipe
 from tests.components import parts
 
 ALL = sorted(path.stem for path in parts.RECIPES.glob("*.yaml"))
-FOLDERS = {
+FOLDERS: dict[str, Callable[[str], Path]] = {
     "com.example.turbine.Monitor": lambda version: parts.MONITOR.parent / version,
     "com.example.turbine.PowerCurveModel": lambda version: parts.MODEL / version,
     "marram.ModelAgent": lambda version: parts.AGENT,

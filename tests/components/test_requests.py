@@ -1,0 +1,122 @@
+"""Requests the agent cannot answer: each is told why, and none harms the agent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import struct
+from typing import Any
+
+import agent_frames
+import model_client
+import numpy as np
+import pytest
+
+from tests.components import parts
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        ({"conditions": np.zeros((1, 2), dtype=np.float64)}, r"input conditions is float64 \[1, 2\]"),
+        ({"conditions": np.zeros((1, 3), dtype=np.float32)}, r"this model takes float32 \[-1, 2\]"),
+        ({"weather": np.zeros((1, 2), dtype=np.float32)}, "inputs are weather; this model takes conditions"),
+        ({}, "inputs are none"),
+        ({"conditions": np.zeros((3_000_000, 2), dtype=np.float32)}, "above the agent's limit"),
+        ({"conditions": np.array(["a"])}, "is not one of float16"),
+    ],
+    ids=["dtype", "shape", "name", "none", "large", "text"],
+)
+def test_predict_when_inputs_do_not_fit_then_rejected(
+    device: parts.Device, client: model_client.Client, inputs: dict[str, Any], reason: str
+) -> None:
+    device.start_agent()
+    device.offer("1.0.0")
+
+    with pytest.raises(model_client.RejectedError, match=reason):
+        client.predict("power-curve", inputs, deadline_s=20)
+
+    assert parts.predict(client).version == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        ({}, b""),
+        ({"op": "dance"}, b""),
+        ({"op": "predict", "alias": 3, "tensors": []}, b""),
+        ({"op": "predict", "alias": "power-curve", "tensors": "x"}, b""),
+        ({"op": "predict", "alias": "power-curve", "tensors": [3]}, b""),
+        ({"op": "predict", "alias": "power-curve", "tensors": [{"name": "a", "dtype": "float32", "shape": [-1]}]}, b""),
+        (
+            {"op": "predict", "alias": "power-curve", "tensors": [{"name": "a", "dtype": "float32", "shape": [9]}]},
+            b"12",
+        ),
+        ({"op": "predict", "alias": "power-curve", "tensors": []}, b"12"),
+        ({"op": "offer", "component": "a"}, b""),
+        ({"op": "release", "component": "", "version": "1"}, b""),
+    ],
+)
+def test_request_when_it_makes_no_sense_then_answered_and_the_agent_lives(
+    unharmed: parts.Device, header: dict[str, Any], body: bytes
+) -> None:
+    reply = parts.ask(unharmed, header, body)
+
+    assert (reply["ok"], reply["code"]) == (False, "INVALID_ARGUMENT")
+    assert parts.serving(unharmed)[0]["version"] == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        struct.pack(">II", 2**31, 0),
+        struct.pack(">II", 2, 2**31) + b"{}",
+        struct.pack(">II", 2, 0) + b"[]",
+        struct.pack(">II", 2, 0) + b"{\xff",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+    ids=["header", "body", "list", "text", "http"],
+)
+def test_frame_when_it_is_none_then_told_and_closed(unharmed: parts.Device, sent: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.settimeout(20)
+        one.connect(str(unharmed.socket))
+        one.sendall(sent)
+
+        assert agent_frames.receive(one)[0]["code"] == "INVALID_ARGUMENT"
+        with contextlib.suppress(ConnectionResetError):  # how a close looks that leaves bytes unread
+            assert one.recv(1) == b""
+
+
+def test_frames_when_they_come_byte_by_byte_or_together_then_each_is_answered(unharmed: parts.Device) -> None:
+    text = json.dumps({"op": "list"}).encode()
+    frame = agent_frames.PRELUDE.pack(len(text), 0) + text
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.settimeout(20)
+        one.connect(str(unharmed.socket))
+        for byte in frame:
+            one.sendall(bytes([byte]))
+        one.sendall(frame + frame)
+
+        assert [agent_frames.receive(one)[0]["ok"] for _ in range(3)] == [True, True, True]
+
+
+def test_connection_when_there_are_too_many_then_busy_until_one_is_gone(unharmed: parts.Device) -> None:
+    held = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(64)]
+    for one in held:
+        one.connect(str(unharmed.socket))
+    parts.until(lambda: ask_or_busy(unharmed) == "BUSY", "the agent to be full")
+
+    for one in held:
+        one.close()
+
+    parts.until(lambda: ask_or_busy(unharmed) == "ok", "places to be free again")
+
+
+def ask_or_busy(device: parts.Device) -> str:
+    try:
+        reply = parts.ask(device, {"op": "list"})
+    except OSError:  # it closed while we wrote
+        return "BUSY"
+    return str(reply.get("code", "ok"))
