@@ -3,14 +3,15 @@
 States: new (waiting for CONNECT) -> open (identity bound) -> closing. Rules:
 - All connections receive into one shared buffer; a connection keeps only the frame that is not complete yet.
 - Frames to send are collected and written once per turn of the loop.
-- An event for a client whose queue is over `queued_bytes` is dropped and counted; answers are not dropped, instead no
-  further requests are read. After `stalled_s` over that bound without progress the connection is closed.
+- An event for a client whose queue is over `queued_bytes` is dropped and counted; answers are not dropped, instead its
+  further requests wait and no more are read. After `stalled_s` over that bound without progress the connection is closed.
 - What a client does wrong ends its own connection and nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 from typing import Protocol, cast
 
 from msgspec import Struct
@@ -45,6 +46,7 @@ class Owner(Protocol):
     log: ports.Log
     ports: ports.Ports
 
+    def accepted(self, connection: Connection) -> bool: ...
     def admit(self, token: str) -> str | None: ...
     def serve(self, one: call.Call, payload: bytes) -> None: ...
     def lost(self, connection: Connection) -> None: ...
@@ -63,6 +65,7 @@ class Connection(asyncio.BufferedProtocol):
         self._shake_by = self._since + owner.limits.handshake_s
         self._refused = False
         self._decoder = eventstream.Decoder(owner.limits.stranger_frame_bytes)
+        self._waiting: collections.deque[rpc.Message] = collections.deque()
         self._calls: dict[int, call.Call] = {}
         self._highest_stream = 0
         self._out: list[bytes] = []
@@ -77,6 +80,9 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         high = self._owner.limits.queued_bytes
         self._transport.set_write_buffer_limits(high=high, low=high // 2)
+        if not self._owner.accepted(self):
+            self._closing = True
+            self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._owner.buffer
@@ -87,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         held = self._decoder.held_bytes
         try:
             for frame in self._decoder.feed(self._owner.buffer[:nbytes]):
-                self._receive(self._owner.reader.read(frame))
+                self._take(self._owner.reader.read(frame))
                 held = 0
                 if self._transport.is_closing() or self._refused:
                     return
@@ -105,8 +111,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._since = self._loop.time()
-        if not self._closing:
-            self._transport.resume_reading()
+        self._continue()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -115,6 +120,24 @@ class Connection(asyncio.BufferedProtocol):
         self._owner.lost(self)
 
     # ---- frames in ---------------------------------------------------------------------------------------------
+
+    def _take(self, message: rpc.Message) -> None:
+        """Serves a message, or keeps it while the client does not read what it has asked for already."""
+        if self._waiting or self._is_behind():
+            self._waiting.append(message)  # at most one buffer full: no more is read
+            self._transport.pause_reading()
+            return
+        self._receive(message)
+
+    def _continue(self) -> None:
+        """Serves what waited, as far as the client has made room, and reads again after that."""
+        try:
+            while self._waiting and not self._closing and not self._is_behind():
+                self._receive(self._waiting.popleft())
+        except rpc.ProtocolError as error:
+            self._fail(str(error))
+        if not self._waiting and not self._closing and not self._is_behind():
+            self._transport.resume_reading()
 
     def _receive(self, message: rpc.Message) -> None:
         kind = message.head.kind
@@ -191,7 +214,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def send_event(self, frame: bytes) -> None:
         """Queues an event, or drops and counts it when the client does not keep up."""
-        if self._queued_bytes() > self._owner.limits.queued_bytes:
+        if self._is_behind():
             self.dropped_events += 1
             return
         self.send(frame)
@@ -205,8 +228,12 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes of a frame that is not complete."""
         return self._decoder.held_bytes
 
-    def _queued_bytes(self) -> int:
+    def queued_bytes(self) -> int:
+        """Bytes that the client has not taken yet."""
         return self._out_bytes + self._transport.get_write_buffer_size()
+
+    def _is_behind(self) -> bool:
+        return self.queued_bytes() > self._owner.limits.queued_bytes
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -214,6 +241,8 @@ class Connection(asyncio.BufferedProtocol):
         self._out_bytes = 0
         if out and not self._transport.is_closing():
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._waiting:
+            self._continue()
 
     # ---- the end -----------------------------------------------------------------------------------------------
 
@@ -251,7 +280,7 @@ class Connection(asyncio.BufferedProtocol):
         """Enforces the time limits; called about once a second."""
         limits = self._owner.limits
         taken = self._written_bytes - self._transport.get_write_buffer_size()
-        if taken != self._progress[0] or not (self._closing or self._queued_bytes() > limits.queued_bytes):
+        if taken != self._progress[0] or not (self._closing or self._is_behind()):
             self._progress = (taken, now)
         if now - self._progress[1] > limits.stalled_s:
             self.abort(f"the client has not read for {limits.stalled_s:.0f} s")

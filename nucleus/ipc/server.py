@@ -17,6 +17,7 @@ from nucleus.ipc import authorizer, call, connection, operations, ports, socket_
 from nucleus.wire import rpc
 
 RECEIVE_BYTES = 128 * 1024  # one buffer for all connections
+STOP_S = 1.0  # for the last frames when the daemon stops
 
 
 class Server:
@@ -34,13 +35,18 @@ class Server:
         self.dropped_events = 0  # of connections that are gone
         self._path = path
         self._connections: set[connection.Connection] = set()
+        self._stopping = False
+        self._idle = asyncio.Event()  # no connections
+        self._idle.set()
         self._of_component: collections.Counter[str] = collections.Counter()
 
     async def run(self) -> None:
         """Raises NucleusError IO_ERROR when the socket cannot be bound."""
         loop = asyncio.get_running_loop()
         self._access = authorizer.Authorizer(self.ports.configuration, self.log)
-        listener = await loop.create_unix_server(self._accept, sock=socket_file.listen(self._path))
+        listener = await loop.create_unix_server(
+            lambda: connection.Connection(self), sock=socket_file.listen(self._path)
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -51,21 +57,36 @@ class Server:
                     for one in list(self._connections):
                         one.tick(loop.time())
         finally:
-            listener.close()
-            for one in list(self._connections):
-                one.close()
             self._access.close()
             socket_file.remove(self._path)
+            listener.close()
+            await self._close_all()
 
-    def _accept(self) -> asyncio.BaseProtocol:
-        if len(self._connections) >= self.limits.connections:
-            self.log.warning("ipc.connection_refused", why=f"there are {len(self._connections)} connections already")
-            return _Refused()
-        one = connection.Connection(self)
-        self._connections.add(one)
-        return one
+    async def _close_all(self) -> None:
+        """Lets the clients take what is queued for them, but not for long."""
+        self._stopping = True
+        for one in list(self._connections):
+            one.close()
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self._idle.wait()
+        except TimeoutError:
+            for one in list(self._connections):
+                one.abort("the nucleus stops")
+            await self._idle.wait()  # aborting needs nothing from the peer
 
     # ---- what connections ask (connection.Owner) -----------------------------------------------------------------
+
+    def accepted(self, one: connection.Connection) -> bool:
+        """Takes a new connection in, if there is room for it."""
+        if self._stopping:
+            return False
+        if len(self._connections) >= self.limits.connections:
+            self.log.warning("ipc.connection_refused", why=f"there are {len(self._connections)} connections already")
+            return False
+        self._connections.add(one)
+        self._idle.clear()
+        return True
 
     def admit(self, token: str) -> str | None:
         """The component of a token, unless it has too many connections; counts the new one."""
@@ -78,6 +99,8 @@ class Server:
     def lost(self, one: connection.Connection) -> None:
         """Forgets a connection."""
         self._connections.discard(one)
+        if not self._connections:
+            self._idle.set()
         self.dropped_events += one.dropped_events
         if one.component:
             self._of_component[one.component] -= 1
@@ -115,10 +138,3 @@ class Server:
         else:
             self.log.error("ipc.handler_failed", operation=one.operation, component=one.caller, error=repr(error))
             one.fail(rpc.OperationError("ServiceError", f"cannot {one.operation}: internal failure, see the log"))
-
-
-class _Refused(asyncio.Protocol):
-    """A connection over the limit: closed before a byte is read."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()

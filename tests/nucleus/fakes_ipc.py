@@ -34,13 +34,20 @@ class Health(Struct, frozen=True):
 
 
 class Log:
-    """Remembers what was logged."""
+    """Remembers what was logged; a test's thread may wait for it."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self._news = threading.Condition()
 
     def _add(self, event: str, /, **fields: Any) -> None:
-        self.events.append((event, fields))
+        with self._news:
+            self.events.append((event, fields))
+            self._news.notify_all()
+
+    def wait_for(self, event: str) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: event in self.names(), 20), f"{event} was not logged"
 
     debug = info = warning = error = _add
 
