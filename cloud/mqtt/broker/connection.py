@@ -14,7 +14,7 @@ from collections import deque
 from typing import cast
 
 from cloud.core import tls
-from cloud.mqtt.broker import conversation, limits, link
+from cloud.mqtt.broker import conversation, limits, link, prompt
 from nucleus.wire import mqtt, mqtt_packets, mqtt_properties
 
 _HIGH_WATER_BYTES = 65_536
@@ -108,6 +108,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._tls is None:
             self._receive(data)
             return
+        prompt.acknowledge(self._transport)
         if not self._tls.handshake_done:
             self.pause()
             self._floor.pacer.add(self, data)
