@@ -11,10 +11,15 @@ import msgspec
 from cloud.mqtt import port
 
 
+def encoded(payload: Any) -> bytes:
+    """Bytes as they are, anything else as JSON."""
+    return payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
+
+
 class FakeBroker:
     """A broker in memory: keeps what the service publishes, hands in what a test lets devices publish.
 
-    While `down`, nothing is taken.
+    While `down`, nothing is taken. From the message after `hang_after` on, it acknowledges nothing.
     """
 
     def __init__(self) -> None:
@@ -23,13 +28,20 @@ class FakeBroker:
         self.kicked: list[str] = []
         self.done: list[str] = []
         self.down = False
+        self.hang_after = -1
+        self.refused = asyncio.Event()
+        self.hanging = asyncio.Event()
         self._arrived: asyncio.Queue[port.Inbound] = asyncio.Queue()
         self._changed = asyncio.Condition()
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
         assert qos == 1
         if self.down:
+            self.refused.set()
             raise port.BrokerUnavailableError(f"cannot publish to {topic}: the broker is down")
+        if len(self.published) == self.hang_after:
+            self.hanging.set()
+            await asyncio.Event().wait()
         async with self._changed:
             self.published.append((topic, payload))
             self._changed.notify_all()
@@ -53,9 +65,10 @@ class FakeBroker:
             yield await self._arrived.get()
 
     def hear(self, topic: str, payload: Any, client_id: str = "T") -> None:
-        """A device publishes: bytes as they are, anything else as JSON."""
-        data = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
-        self._arrived.put_nowait(port.Inbound(topic, data, client_id, "ab" * 32, lambda: self.done.append(topic)))
+        """A device publishes what `encoded` makes of the payload."""
+        self._arrived.put_nowait(
+            port.Inbound(topic, encoded(payload), client_id, "ab" * 32, lambda: self.done.append(topic))
+        )
 
     async def answer(self, suffix: str, *, skip: int = 0) -> Any:
         """The payload of the message on a topic ending so, once it is there; `skip` earlier ones are passed over."""
