@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
 import click
 
-from nucleus.cli import exits, lazy
+from nucleus.cli import exits, lazy, tables
 
 _HELP = "Marram: components on devices, deployed, watched and rolled back. `marram demo` shows it on this machine."
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -41,8 +40,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _group() -> click.Group:
-    tables = [entry.load() for entry in sorted(metadata.entry_points(group="marram.verbs"))]
-    group = lazy.Verbs("marram", lazy.tree(tuple(row for table in tables for row in table)).below, _HELP)
+    rows = tuple(row for table in tables.load("marram.verbs") for row in table)
+    group = lazy.Verbs("marram", lazy.tree(rows).below, _HELP)
     return click.version_option(package_name="marram", message="%(package)s %(version)s")(group)
 
 
