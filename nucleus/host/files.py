@@ -11,6 +11,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,17 @@ from nucleus.core import errors
 
 LIMIT_ENTRIES = 100_000  # of one archive: bounds the inodes it may take
 _CHUNK_BYTES = 1 << 20
+# What zipfile raises for damaged, encrypted or unknown content.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 
 def write_durably(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -116,7 +128,7 @@ def unzip(archive: Path, directory: Path, *, limit_bytes: int) -> None:
 
     It appears as a whole or not at all: on error what was there before is untouched. Refused: names that lead outside,
     links and devices, encrypted entries, two entries of one name, more than `limit_bytes` after unpacking.
-    Raises NucleusError IO_UNZIP_ERROR naming the entry, or DISK_SPACE_CRITICAL.
+    Raises NucleusError IO_UNZIP_ERROR naming the entry, IO_READ_ERROR, IO_WRITE_ERROR or DISK_SPACE_CRITICAL.
     """
     new = directory.with_name(f".{directory.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -132,16 +144,22 @@ def unzip(archive: Path, directory: Path, *, limit_bytes: int) -> None:
 
 
 def _extract(archive: Path, directory: Path, limit_bytes: int) -> None:
+    with _opened(archive) as opened:
+        entries = opened.infolist()
+        if len(entries) > LIMIT_ENTRIES:
+            raise _not_unpacked(archive, "", f"it has more than {LIMIT_ENTRIES} entries")
+        left = limit_bytes
+        for entry in entries:
+            left -= _extract_entry(opened, entry, directory, archive, left)
+
+
+def _opened(archive: Path) -> zipfile.ZipFile:
     try:
-        with zipfile.ZipFile(archive) as opened:
-            entries = opened.infolist()
-            if len(entries) > LIMIT_ENTRIES:
-                raise _not_unpacked(archive, "", f"it has more than {LIMIT_ENTRIES} entries")
-            left = limit_bytes
-            for entry in entries:
-                left -= _extract_entry(opened, entry, directory, archive, left)
-    except zipfile.BadZipFile as error:
+        return zipfile.ZipFile(archive)
+    except _UNREADABLE as error:
         raise _not_unpacked(archive, "", f"it is not a whole ZIP archive ({error})") from error
+    except OSError as error:
+        raise errors.NucleusError("IO_READ_ERROR", f"cannot read {archive}: {error.strerror or error}") from error
 
 
 def _extract_entry(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, root: Path, archive: Path, left: int) -> int:
@@ -159,10 +177,6 @@ def _extract_entry(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, root: Path, 
         raise _not_unpacked(archive, entry.filename, "the archive is larger than allowed when unpacked") from error
     except _UNREADABLE as error:
         raise _not_unpacked(archive, entry.filename, f"its content cannot be read ({error})") from error
-
-
-# What zipfile raises for damaged, encrypted or unknown content.
-_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 class _TooLargeError(Exception):

@@ -1,8 +1,9 @@
 """The device's configuration as last made durable: one tree, one journal, one owner.
 
-Layout of a journal record: `{"changes": [[path, value, stamp, origin] | [path, stamp], …]}` (four members write a leaf, two
-remove a node); the file is `config/configuration.journal`. Nodes whose name, or an ancestor's, starts with `_` are kept in
-memory only (spec/nucleus.md 4.1). A commit is one record: after a crash all of it is there, or nothing.
+Layout of a journal record: `{"changes": [[path, value, stamp, origin] | [path, stamp], …], "highest": stamp}` (four
+members write a leaf, two remove a node; `highest` is the highest stamp seen, where no change tells it). Nodes whose name,
+or an ancestor's, starts with `_` are kept in memory only (spec/nucleus.md 4.1). A commit is one record: after a crash all
+of it is there, or nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class ConfigurationStore:
         unknown = 0
         for record in records:
             try:
-                self._apply(_decode(record))
+                changes, highest = _decode(record)
+                self._take(configuration.apply(self.tree, changes), changes, highest)
             except (KeyError, TypeError, ValueError):
                 unknown += 1
         if unknown:
@@ -71,11 +73,12 @@ class ConfigurationStore:
         """
         if not changes:
             return
+        before = self.tree
+        after = configuration.apply(before, changes)  # first, so that nothing is written that cannot be applied again
         kept = [change for change in changes if not _is_private(change.path)]
         if kept:
             self._opened().append(_encode(kept))
-        before = self.tree
-        self._apply(changes)
+        self._take(after, changes)
         self._unheard.append(tuple(change for change in changes if _changes_values(before, change)))
         self._compact_if_long()
         self._tell()
@@ -105,7 +108,8 @@ class ConfigurationStore:
         everything = configuration.diff(configuration.EMPTY, self.tree)
         kept = [change for change in everything if not _is_private(change.path)]
         parts = range(0, len(kept), _SNAPSHOT_CHANGES)
-        self._opened().rewrite(_encode(kept[start : start + _SNAPSHOT_CHANGES]) for start in parts)
+        rows = [_encode(kept[start : start + _SNAPSHOT_CHANGES]) for start in parts]
+        self._opened().rewrite([_encode((), self._highest), *rows])
         self._compact_at = self._opened().length + LIMIT_RECORDS
         self._compact_at_bytes = max(LIMIT_BYTES, 2 * self._opened().size_bytes)
 
@@ -113,9 +117,9 @@ class ConfigurationStore:
         assert self._journal is not None, "open the configuration store first"
         return self._journal
 
-    def _apply(self, changes: Sequence[configuration.Change]) -> None:
-        self.tree = configuration.apply(self.tree, changes)
-        self._highest = max(self._highest, *(change.stamp for change in changes))
+    def _take(self, tree: configuration.Tree, changes: Sequence[configuration.Change], highest: int = 0) -> None:
+        self.tree = tree
+        self._highest = max([self._highest, highest, *(change.stamp for change in changes)])
 
     def _compact_if_long(self) -> None:
         opened = self._opened()
@@ -146,6 +150,13 @@ def _is_private(path: configuration.Path) -> bool:
     return any(name.startswith("_") for name in path)
 
 
+def _public(value: Any) -> Any:
+    """An object without its private names; everything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _public(child) for name, child in value.items() if not name.startswith("_")}
+
+
 def _touches(path: configuration.Path, prefix: configuration.Path) -> bool:
     """Whether a change at `path` may change what is at `prefix`."""
     return all(one.lower() == other.lower() for one, other in zip(path, prefix, strict=False))
@@ -160,18 +171,22 @@ def _changes_values(before: configuration.Tree, change: configuration.Change) ->
     return not isinstance(node, configuration.Leaf) or not values.same(node.value, change.value)
 
 
-def _encode(changes: Iterable[configuration.Change]) -> bytes:
+def _encode(changes: Iterable[configuration.Change], highest: int = 0) -> bytes:
     """One record. The standard library's JSON, because components may write lone surrogates and numbers of any size."""
     rows = [
-        [change.path, change.stamp] if change.removed else [change.path, change.value, change.stamp, change.origin]
+        [change.path, change.stamp]
+        if change.removed
+        else [change.path, _public(change.value), change.stamp, change.origin]
         for change in changes
     ]
-    return json.dumps({"changes": rows}, separators=(",", ":")).encode()
+    record = {"changes": rows, "highest": highest} if highest else {"changes": rows}
+    return json.dumps(record, separators=(",", ":")).encode()
 
 
-def _decode(record: bytes) -> tuple[configuration.Change, ...]:
-    """Raises ValueError, TypeError or KeyError for what is no such record."""
-    return tuple(_change(*row) for row in json.loads(record)["changes"])
+def _decode(record: bytes) -> tuple[tuple[configuration.Change, ...], int]:
+    """The changes and the highest stamp told. Raises ValueError, TypeError or KeyError for what is no such record."""
+    read = json.loads(record)
+    return tuple(_change(*row) for row in read["changes"]), int(read.get("highest", 0))
 
 
 def _change(path: list[str], *rest: Any) -> configuration.Change:
