@@ -54,10 +54,13 @@ class Machine:
         self._incoming.write(data)
         if not self.handshake_done and not self._shake_hands():
             return b""
-        chunks = []
+        plain = self._read()
+        if not self._incoming.pending and not self._tls.pending():
+            return plain
+        chunks = [plain]
         while chunk := self._read():
             chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return b"".join(chunks)
 
     def send(self, data: bytes) -> None:
         """Encrypts plaintext for the peer; raises ssl.SSLError before the handshake is done or after `close`."""

@@ -90,6 +90,7 @@ _TABLE: dict[int, tuple[str, str, str]] = {
     0x29: ("subscription_identifiers_available", "flag", "C"),
     0x2A: ("shared_available", "flag", "C"),
 }
+_BY_FIELD = {field: (identifier, kind) for identifier, (field, kind, _) in _TABLE.items()}
 _NEVER_ZERO = frozenset({"receive_maximum", "topic_alias", "maximum_packet_bytes", "subscription_identifiers"})
 _PACK_U16 = struct.Struct(">H").pack
 _PACK_U32 = struct.Struct(">I").pack
@@ -197,10 +198,9 @@ def pack_properties(properties: Properties) -> bytes:
     if properties is NONE:
         return b"\0"
     body = bytearray()
-    for identifier, (field, kind, _) in _TABLE.items():
-        value = getattr(properties, field)
-        if value is None or value == ():
-            continue
+    present = msgspec.to_builtins(properties, builtin_types=(bytes,))  # only what is not at its default
+    for field, value in present.items():
+        identifier, kind = _BY_FIELD[field]
         for each in value if isinstance(value, tuple) else (value,):
             body.append(identifier)
             body += _pack(kind, each)

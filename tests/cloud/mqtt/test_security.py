@@ -9,6 +9,7 @@ import random
 import signal
 import ssl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -197,11 +198,11 @@ async def test_bytes_when_packets_are_damaged_then_broker_lives_and_others_are_u
     await bystander.connect()
     await bystander.subscribe("shared/safe")
     pid = bench.broker_pid()
-    mutants = list(_mutants(2_000))
+    mutants = iter(enumerate(_mutants(2_000)))
 
-    context = bench.raw_context(hostile)
-    while mutants:
-        mutants = await _throw(bench.number, context, mutants)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(16):
+            group.create_task(_throw(bench.number, bench.raw_context(hostile), mutants))
     await bystander.publish("shared/safe", b"still here")
 
     assert ("shared/safe", b"still here") in await bystander.heard(1)
@@ -210,23 +211,21 @@ async def test_bytes_when_packets_are_damaged_then_broker_lives_and_others_are_u
     assert not [line for line in bench.events.lines if "Traceback" in line]
 
 
-async def _throw(number: int, context: ssl.SSLContext, mutants: list[bytes]) -> list[bytes]:
-    """One connection that sends damaged packets until the broker has had enough; returns what is left."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", number, ssl=context, server_hostname="localhost")
-    connect = mqtt_packets.Connect("two", clean_start=len(mutants) % 2 == 0)
-    sent = 0
-    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-        if len(mutants) % 3:
-            writer.write(mqtt.encode(connect, mqtt_packets.V5))
-            await reader.readexactly(4)
-        for mutant in mutants[:25]:
+async def _throw(number: int, context: ssl.SSLContext, mutants: Iterator[tuple[int, bytes]]) -> None:
+    """A connection per damaged packet, which follows a good CONNECT in three of four cases; a second goes behind it."""
+    for index, mutant in mutants:
+        reader, writer = await asyncio.open_connection("127.0.0.1", number, ssl=context, server_hostname="localhost")
+        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            if index % 4:
+                writer.write(mqtt.encode(mqtt_packets.Connect(f"two#{index % 20}", 4 + index % 2), 4 + index % 2))
+                await reader.readexactly(4)
             writer.write(mutant)
-            sent += 1
-            if sent % 5 == 0:
-                await writer.drain()
-                await asyncio.sleep(0)
-    writer.transport.abort()
-    return mutants[max(sent, 1) :]
+            writer.write(mqtt.encode(mqtt_packets.Pingreq(), 5))
+            await writer.drain()
+            async with asyncio.timeout(0.02):
+                while await reader.read(4096):
+                    pass
+        writer.transport.abort()
 
 
 def _mutants(count: int) -> list[bytes]:
