@@ -75,6 +75,9 @@ class _Front:
             _log.exception("api.failed", request_id=request_id, method=signed.method, path=signed.raw_path)
             refusal = errors.ApiError(500, "InternalServerException", f"internal error, see the log for {request_id}")
         headers, body = errors.render(refusal, dialect, request_id)
+        if signed.header("content-length") not in ("", "0") or signed.header("transfer-encoding"):
+            # The body may be unread, or (Expect: 100-continue) never sent: the connection cannot be used again.
+            headers["connection"] = "close"
         return calls.Answer(refusal.status, headers, b"" if signed.method == "HEAD" else body)
 
     async def _operate(
@@ -120,6 +123,10 @@ class _Front:
     def _perform(self, received: _Received) -> calls.Answer:
         database = self._services.database
         reads = received.signed.method in _SAFE_METHODS
+        if (gather := received.found.route.gather) is not None:
+            with database.read() as tx:
+                call = self._call(tx, received)
+                received = structs.replace(received, operator=call.operator, stored=gather(call))
         with database.read() if reads else database.begin() as tx:
             answer = router.perform(received.found.route, self._call(tx, received))
         if not reads:

@@ -14,6 +14,7 @@ from typing import cast
 from cloud.core import tls
 
 READ_BYTES = 64 * 1024
+LINGER_S = 2.0
 _HIGH_WATER_BYTES = 256 * 1024  # of plaintext not yet taken, and of bytes not yet sent
 _PIECE_BYTES = 64 * 1024
 
@@ -38,6 +39,8 @@ class Wire(asyncio.BufferedProtocol):
         self._may_write.set()
         self._transport: asyncio.Transport | None = None
         self._ended = False
+        self._discarding = False
+        self._linger: asyncio.TimerHandle | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -66,12 +69,22 @@ class Wire(asyncio.BufferedProtocol):
             self._flush()
 
     def close(self) -> None:
-        """Says goodbye; what is buffered is still sent."""
+        """Says goodbye; what is buffered is still sent.
+
+        The peer has LINGER_S to read it: closing a socket with unread bytes resets the connection, and a refusal sent
+        to a peer that is still sending would be lost.
+        """
         if self._transport is None or self._transport.is_closing():
             return
         self._machine.close()
         self._flush()
-        self._transport.close()
+        if self._ended:
+            self._transport.close()
+            return
+        self._ended = self._discarding = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
     def abort(self) -> None:
         """Drops the connection at once."""
@@ -89,6 +102,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         assert self._transport is not None  # bytes come after connection_made
+        if self._discarding:
+            return
         try:
             self._plain += self._machine.receive(self._buffer[:nbytes])
         except ssl.SSLError:
@@ -117,6 +132,8 @@ class Wire(asyncio.BufferedProtocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._end()
         self._may_write.set()
+        if self._linger is not None:
+            self._linger.cancel()
         self._closed(self)
 
     def _end(self) -> None:

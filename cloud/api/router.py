@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib import parse
 
 import msgspec
@@ -23,6 +23,7 @@ from cloud.api import (
     device_plane,
     downloads,
     endpoints,
+    multipart,
     policies,
     progress,
     s3,
@@ -31,6 +32,7 @@ from cloud.api import (
     thing_groups,
     things,
 )
+from cloud.objects import files
 
 
 class Access(enum.Enum):
@@ -46,7 +48,10 @@ class Access(enum.Enum):
 
 
 class Route(Struct, frozen=True):
-    """`streams`: the body is an upload of any length, received before the function is called."""
+    """`streams`: the body is an upload of any length, received before the function is called.
+
+    `gather` makes a stored object of others first, outside the transaction, for it may take long.
+    """
 
     access: Access
     method: str
@@ -55,6 +60,7 @@ class Route(Struct, frozen=True):
     status: int = 200
     query: str = ""
     streams: bool = False
+    gather: Callable[[calls.Call], files.Stored] | None = None
 
 
 class Match(Struct, frozen=True):
@@ -142,6 +148,10 @@ TABLE: tuple[Route, ...] = (
     Route(Access.S3, "GET", "/{bucket}", s3.listed, query="list-type"),
     Route(Access.S3, "PUT", "/{bucket}", s3.create_bucket),
     Route(Access.S3, "HEAD", "/{bucket}", s3.head_bucket),
+    Route(Access.S3, "POST", _OBJECT, multipart.create, query="uploads"),
+    Route(Access.S3, "PUT", _OBJECT, multipart.put, query="partNumber", streams=True),
+    Route(Access.S3, "POST", _OBJECT, multipart.complete, query="uploadId", gather=multipart.join),
+    Route(Access.S3, "DELETE", _OBJECT, multipart.abort, query="uploadId"),
     Route(Access.S3, "PUT", _OBJECT, s3.put, streams=True),
     Route(Access.S3, "GET", _OBJECT, s3.get),
     Route(Access.S3, "HEAD", _OBJECT, s3.head),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -62,6 +62,13 @@ class Objects:
         for path in left:
             path.unlink()
         return len(left)
+
+    def sweep(self, kept: Collection[str]) -> int:
+        """Removes objects whose SHA-256 is not in `kept`; only before the servers listen: an upload is kept first."""
+        stale = [path for path in self._root.glob("[0-9a-f][0-9a-f]/*") if path.name not in kept]
+        for path in stale:
+            path.unlink()
+        return len(stale)
 
 
 class Incoming:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 import sqlalchemy as sql
@@ -41,6 +42,12 @@ def put(
 def remove(tx: Connection, bucket_name: str, key: str) -> None:
     t = schema.objects
     tx.execute(t.delete().where(t.c.bucket == bucket_name, t.c.key == key))
+
+
+def referenced(tx: Connection) -> set[str]:
+    """The SHA-256 of all bytes that an object or a component version names."""
+    digests = {base64.b64decode(digest).hex() for digest in tx.execute(sql.select(schema.artifacts.c.digest)).scalars()}
+    return digests | set(tx.execute(sql.select(schema.objects.c.sha256)).scalars())
 
 
 def listed(tx: Connection, bucket_name: str, prefix: str, after: str, limit: int) -> Sequence[RowMapping]:
