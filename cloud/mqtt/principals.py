@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import sqlalchemy
 import structlog
 
 from cloud.mqtt import bell, port
@@ -37,14 +38,14 @@ class Pusher:
                 self._bell.ring()
 
     async def push(self) -> bool:
-        """Pushes what the broker does not know yet; False if it could not be reached."""
-        snapshot = await asyncio.to_thread(self._read)
-        if snapshot is None:
-            return True
+        """Pushes what the broker does not know yet; False if it, or the database, could not be reached."""
         try:
+            snapshot = await asyncio.to_thread(self._read)
+            if snapshot is None:
+                return True
             await self._broker.push(snapshot)
-        except (OSError, port.BrokerUnavailableError) as error:
-            self._log.warning("principals.delayed", version=snapshot.version, why=str(error), retry_s=_RETRY_S)
+        except (OSError, port.BrokerUnavailableError, sqlalchemy.exc.OperationalError) as error:
+            self._log.warning("principals.delayed", why=str(error), retry_s=_RETRY_S)
             return False
         self._pushed = snapshot.version
         self._log.debug("principals.pushed", version=snapshot.version, principals=len(snapshot.principals))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import sqlalchemy
 import structlog
 
 from cloud.mqtt import bell, port
@@ -35,13 +36,22 @@ class Sender:
     async def run(self) -> None:
         while True:
             await self._bell.wait()
-            batch = await asyncio.to_thread(self._next, ())
+            batch = await self._exchange(())
             while batch:
                 taken = await self._send(batch)
                 if len(taken) < len(batch):
                     self._log.warning("outbox.delayed", waiting=len(batch) - len(taken), retry_s=_RETRY_S)
                     await asyncio.sleep(_RETRY_S)
-                batch = await asyncio.to_thread(self._next, taken)
+                batch = await self._exchange(taken)
+
+    async def _exchange(self, taken: Sequence[int]) -> list[outbox.Message]:
+        """`_next`, again and again while the database refuses: a full disk delays messages and ends nothing."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._next, taken)
+            except sqlalchemy.exc.OperationalError as error:
+                self._log.error("outbox.refused", sent=len(taken), why=str(error.orig), retry_s=_RETRY_S)
+                await asyncio.sleep(_RETRY_S)
 
     def _next(self, taken: Sequence[int]) -> list[outbox.Message]:
         """Forgets what the broker took and reads what comes next; without anything to forget no write is made."""

@@ -16,6 +16,31 @@ def encoded(payload: Any) -> bytes:
     return payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
 
 
+class FakeLog:
+    """A logger that keeps events; a test can wait for one. To be used on the loop's thread, or from a worker."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.events.append((event, fields))
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    debug = warning = error = info
+
+    async def told(self, event: str) -> dict[str, Any]:
+        """The fields of the first such event, once it was logged."""
+        async with asyncio.timeout(20):
+            while True:
+                for name, fields in self.events:
+                    if name == event:
+                        return fields
+                self._changed.clear()
+                await self._changed.wait()
+
+
 class FakeBroker:
     """A broker in memory: keeps what the service publishes, hands in what a test lets devices publish.
 

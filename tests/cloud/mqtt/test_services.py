@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from cloud.mqtt import bell, principals, sender, services
-from cloud.store import database, outbox
+from cloud.store import database, outbox, schema
 from cloud.store import fleet as fleet_store
 from cloud.store import principals as principal_store
 from nucleus.wire import jobs
@@ -22,6 +22,7 @@ from tests.cloud.core import test_fleet_status as recorded
 NOW_MS = fleet.NOW_MS
 THINGS = "$aws/things/T"
 NAMESPACE = f"namespace-{jobs.NAMESPACE}"
+DAMAGED = {"thing": "T", "name": "", "state": "{", "metadata": "{}", "version": 1, "deleted": False, "updated_ms": 1}
 SHADOW = f"{THINGS}/shadow/name/{jobs.SHADOW}"
 
 
@@ -32,7 +33,7 @@ class Service:
         self.store = store
         self.broker = fakes.FakeBroker()
         self.outbox, self.principals = bell.Bell(), bell.Bell()
-        self.log = structlog.testing.CapturingLogger()
+        self.log: Any = fakes.FakeLog()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -219,6 +220,45 @@ async def test_message_when_it_is_for_no_service_then_it_is_taken_and_the_next_o
 
     assert service.broker.done == [topic, jobs.next_get("T")]
     assert len(service.broker.published) == 1
+
+
+async def test_request_when_the_database_refuses_then_it_waits_unacknowledged_and_is_served_later(
+    service: Service, tmp_path: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "cloud.db")) as other:
+        other.execute("ALTER TABLE outbox RENAME TO hidden")
+        service.broker.hear(jobs.next_get("T"), {})
+        await service.log.told("requests.delayed")
+        assert service.broker.done == []
+        other.execute("ALTER TABLE hidden RENAME TO outbox")
+
+    assert await service.broker.answer("/get/accepted")
+    assert service.broker.done == [jobs.next_get("T")]
+
+
+async def test_sender_when_the_database_refuses_then_it_goes_on_when_it_does_not(
+    service: Service, tmp_path: Path
+) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "cloud.db")) as other:
+        other.execute("ALTER TABLE outbox RENAME TO hidden")
+        service.outbox.ring()
+        await service.log.told("outbox.refused")
+        other.execute("ALTER TABLE hidden RENAME TO outbox")
+    service.deploy()
+
+    assert await service.broker.answer("T/jobs/notify-namespace-aws-gg-deployment")
+
+
+async def test_request_when_a_row_is_damaged_then_it_fails_alone_and_others_are_served(service: Service) -> None:
+    with service.store.begin() as tx:
+        tx.execute(schema.shadows.insert().values(DAMAGED))
+
+    service.broker.hear(f"{THINGS}/shadow/get", b"")
+    service.broker.hear(jobs.next_get("T"), b"")
+
+    assert await service.broker.answer("/get/accepted")
+    assert (await service.log.told("request.failed"))["topic"] == f"{THINGS}/shadow/get"
+    assert len(service.broker.done) == 2
 
 
 async def test_sender_when_the_broker_is_away_then_messages_wait_and_come_in_order(
