@@ -118,7 +118,7 @@ class Daemon:
         self._plane: dataplane.DataPlane | None = None
         if cloud is None:
             return
-        identity: dict[str, Path] = {
+        identity: dict[str, Any] = {
             "certificate": cloud.certificate,
             "private_key": cloud.private_key,
             "root_ca": cloud.root_ca,
@@ -197,7 +197,8 @@ class Daemon:
 
     def _take_file(self) -> None:
         """Puts the file's configuration below everything a deployment has set (stamp 1, as defaults)."""
-        tree, changes = self._configuration.tree, []
+        tree = self._configuration.tree
+        changes: list[configuration.Change] = []
         services = {builtin.NUCLEUS: {"configuration": self._settings.nucleus}} | self._settings.services
         for name, one in services.items():
             values = one.get("configuration") if isinstance(one, dict) else None
@@ -260,7 +261,7 @@ class Daemon:
 class _Offline:
     """The uplink of a device without cloud settings: refuses, with the reason."""
 
-    async def publish(self, topic: str, payload: bytes, qos: int = 1, /, **properties: Any) -> None:
+    async def publish(self, topic: str, payload: bytes, qos: int = 1, **properties: Any) -> None:
         raise errors.NucleusError("NETWORK_ERROR", f"cannot publish to {topic}: this nucleus has no cloud settings")
 
     async def subscribe(self, filter_: str, qos: int, deliver: Any, /) -> ports.Cancel:

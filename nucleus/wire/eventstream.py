@@ -50,9 +50,9 @@ class Frame(Struct, frozen=True):
 
 def encode(headers: bytes, payload: bytes) -> bytes:
     """One frame of an encoded header block and a payload."""
-    prelude = _PRELUDE.pack(OVERHEAD_BYTES + len(headers) + len(payload), len(headers))
-    body = b"".join((prelude, _U32.pack(zlib.crc32(prelude)), headers, payload))
-    return body + _U32.pack(zlib.crc32(body))
+    lengths = _PRELUDE.pack(OVERHEAD_BYTES + len(headers) + len(payload), len(headers))
+    start = lengths + _U32.pack(zlib.crc32(lengths)) + headers
+    return b"".join((start, payload, _U32.pack(zlib.crc32(payload, zlib.crc32(start)))))
 
 
 def string(name: str, value: str) -> bytes:

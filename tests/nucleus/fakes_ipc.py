@@ -161,7 +161,7 @@ class Uplink:
         self._filters: list[tuple[str, Callable[[ports.IncomingMessage], None]]] = []
         self.offline = False
 
-    async def publish(self, topic: str, payload: bytes, qos: int = 1, /, **properties: Any) -> None:
+    async def publish(self, topic: str, payload: bytes, qos: int = 1, **properties: Any) -> None:
         if self.offline and qos == 0:
             raise errors.NucleusError("NETWORK_ERROR", f"cannot publish to {topic}: offline and QoS 0")
         self.published.append((topic, payload, qos, properties))
