@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from nucleus.actors import deployment
-from nucleus.core import desired, document, errors, local, status
+from nucleus.core import desired, document, errors, local
+from nucleus.core import status as statuses
 from nucleus.host import logs
 from nucleus.store import deployments
 
@@ -95,7 +96,7 @@ class Deployer:
     def refuse(self, record: deployments.Record, error: errors.NucleusError) -> None:
         """Takes a document that cannot be read, only to report why."""
         if self._find(record.id) is None:
-            record.result = status.rejected(error.code, error.detail)
+            record.result = statuses.rejected(error.code, error.detail)
             self._accept(record)
 
     def cancel(self, source: str, carrier: str) -> None:
@@ -110,7 +111,7 @@ class Deployer:
         recipes = Path(request.recipe_directory) if request.recipe_directory else None
         artifacts = Path(request.artifacts_directory) if request.artifacts_directory else None
         taken = await asyncio.to_thread(self._parts.components.take_local, recipes, artifacts)
-        self._log.info("deployment.local_files", components=", ".join(taken), caller=caller)
+        self._log.info("deployment.local_files", components=[" ".join(one) for one in taken], caller=caller)
         store = self._parts.configuration
         group = f"thinggroup/{request.group}" if request.group else document.LOCAL_GROUP
         wanted = document.local(
@@ -125,7 +126,7 @@ class Deployer:
             failure_policy=request.failure_policy,
         )
         record = deployments.Record(
-            document=wanted, source=deployments.LOCAL, queued_ms=wanted.created_ms, caller=caller
+            document=wanted, source=deployments.LOCAL, queued_ms=wanted.created_ms, caller=caller, taken=taken
         )
         self.submit(record)
         return record.id
@@ -151,7 +152,7 @@ class Deployer:
         try:
             record.result = await self._current.execute()
         except deployment.Cancelled:
-            record.result = status.Result(status=status.CANCELED, detailed=status.CANCELED)
+            record.result = statuses.Result(status=statuses.CANCELED, detailed=statuses.CANCELED)
         finally:
             self._current, self._current_id = None, ""
         self._finish(record)
@@ -186,10 +187,13 @@ class Deployer:
         for name, one in desired.installed(self._parts.configuration.tree).items():
             keep.setdefault(name, set()).add(one.version)
         ended = [one for one in self._records if one.result is not None]
-        good = [one for one in ended if one.result and one.result.status == status.SUCCEEDED][-2:]
-        for record in good + ended[-1:] + [one for one in self._records if one.result is None]:
-            for name, version in record.resolved.items():
-                keep.setdefault(name, set()).add(version)
+        good = [one for one in ended if one.result and one.result.status == statuses.SUCCEEDED][-2:]
+        queued = [one for one in self._records if one.result is None]
+        wanted = [(name, wish.version) for one in queued for name, wish in one.document.components.items()]
+        for record in good + ended[-1:] + queued:
+            wanted += [*record.resolved.items(), *record.taken]
+        for name, version in wanted:
+            keep.setdefault(name, set()).add(version)
         removed = self._parts.components.clean({name: frozenset(versions) for name, versions in keep.items()})
         if removed:
             self._log.info("components.cleaned", removed=", ".join(removed))
@@ -230,12 +234,12 @@ class Deployer:
             if record.result is None and said is None:
                 return  # still queued
             self._sent[record.id] = said or ""
-            details = {"marram-waiting-for": (said or "")[: status.MAX_DETAIL]} if said else {}
+            details = {"marram-waiting-for": (said or "")[: statuses.MAX_DETAIL]} if said else {}
             if not await source.report(record, "IN_PROGRESS", details):
                 self._sent.pop(record.id, None)
                 return
         if record.result is not None and await source.report(
-            record, record.result.status, status.job_details(record.result)
+            record, record.result.status, statuses.job_details(record.result)
         ):
             self._reported(record)
 
@@ -249,19 +253,19 @@ class Deployer:
     def _find(self, deployment_id: str) -> deployments.Record | None:
         return next((one for one in self._records if one.id == deployment_id), None)
 
-    def _stale(self, record: deployments.Record) -> status.Result | None:
+    def _stale(self, record: deployments.Record) -> statuses.Result | None:
         """A revision older than the last processed one of its group is refused (spec/nucleus.md 5.6)."""
         newest = desired.last_created_ms(self._parts.configuration.tree, record.document.group)
         if record.source == deployments.LOCAL or record.document.created_ms >= newest:
             return None
         cause = f"{record.document.group} was created before a deployment of that group that is already processed"
-        return status.rejected("REJECTED_STALE_DEPLOYMENT", cause)
+        return statuses.rejected("REJECTED_STALE_DEPLOYMENT", cause)
 
     def _cancel_queued(self, source: str, carrier: str = "") -> None:
         for record in self._records:
             queued = record.result is None and record.id != self._current_id and record.source == source
             if queued and carrier in ("", record.carrier):
-                record.result = status.Result(status=status.CANCELED, detailed=status.CANCELED)
+                record.result = statuses.Result(status=statuses.CANCELED, detailed=statuses.CANCELED)
                 record.reported = source == deployments.JOB  # the service cancelled it: it knows
                 self._finish(record)
 

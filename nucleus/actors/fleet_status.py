@@ -142,7 +142,9 @@ class FleetStatus:
         if deployment is not None:
             header["deploymentInformation"] = deployment
         components = [self._entry(one) for _, one in sorted(health.items())]
-        for payload in status.messages(header, components, lambda value: json.dumps(value, separators=(",", ":")).encode()):
+        for payload in status.messages(
+            header, components, lambda value: json.dumps(value, separators=(",", ":")).encode()
+        ):
             try:
                 await self._publisher.publish(jobs.fleet_status(self._thing), payload, 1)
             except errors.NucleusError as error:

@@ -106,8 +106,8 @@ class ComponentStore:
             unpacked.chmod(permission_bits(artifact) | (unpacked.stat().st_mode & 0o111))
         files.write_durably(mark, digest.encode(), 0o644)
 
-    def take_local(self, recipes: Path | None, artifacts: Path | None) -> list[str]:
-        """Copies recipes and artifact folders of a local deployment into the store; returns `name version` of each.
+    def take_local(self, recipes: Path | None, artifacts: Path | None) -> tuple[tuple[str, str], ...]:
+        """Copies recipes and artifact folders of a local deployment into the store; returns (name, version) of each.
 
         Raises NucleusError at the first bad recipe, before anything is copied.
         """
@@ -121,7 +121,7 @@ class ComponentStore:
             if source is not None and source.is_dir():
                 _copy_folder(source, self._places.artifacts(one.name, one.version))
                 shutil.rmtree(self._places.unarchived(one.name, one.version), ignore_errors=True)
-        return [f"{one.name} {one.version}" for one in found]
+        return tuple((one.name, one.version) for one in found)
 
     def clean(self, keep: Mapping[str, frozenset[str]]) -> list[str]:
         """Deletes every stored version that `keep` (name → versions) does not name; returns `name version` of each."""

@@ -36,6 +36,7 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     carrier: str = ""
     queued_ms: int = 0
     caller: str = ""
+    taken: tuple[tuple[str, str], ...] = ()  # recipes that came with a local deployment: kept while it is open
     resolved: dict[str, str] = {}  # component -> version
     groups: tuple[str, ...] | None = None  # thing groups this device was in when it asked; None: not known
     previous: dict[str, component.Component] | None = None  # set before the commit: what a way back leads to

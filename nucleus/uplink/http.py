@@ -100,7 +100,8 @@ class Http:
     async def _exchange(
         self, key: tuple[str, str, int], request: Any, body: bytes, start: Start, timeout_s: float
     ) -> None:
-        request.body_stream = io.InputStream(BytesIO(body)) if body else None
+        if body:  # the setter refuses None
+            request.body_stream = io.InputStream(BytesIO(body))
         url = f"{key[0]}://{key[1]}:{key[2]}{request.path}"
         progress = _Progress(asyncio.get_running_loop())
         try:

@@ -168,6 +168,10 @@ class Connection:
             self._drain_scheduled = True
             self._call(self._drain)
 
+    def _has_stopped(self, _data: Any) -> None:
+        if self._stopped is not None:
+            self._call(self._stopped.set)
+
     # ---- the loop ------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
@@ -240,7 +244,7 @@ class Connection:
             ),
             on_lifecycle_event_connection_failure_fn=lambda data: self._call(self._connection_down, _reason(data)),
             on_lifecycle_event_disconnection_fn=lambda data: self._call(self._connection_down, _reason(data)),
-            on_lifecycle_event_stopped_fn=lambda _: self._stopped and self._call(self._stopped.set),
+            on_lifecycle_event_stopped_fn=self._has_stopped,
         )
 
 

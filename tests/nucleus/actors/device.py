@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from nucleus.core.lifecycle import Effect
 
 from nucleus.actors import deployer, deployment, preparation, supervisor
 from nucleus.core import desired, document, status
+from nucleus.core.lifecycle import Effect
 from nucleus.host import files, logs, places, process
 from nucleus.store import components, deployments
 from nucleus.store import configuration as configuration_store
@@ -87,7 +87,6 @@ class Device:
         self.deployer = deployer.Deployer(
             parts, sources={deployments.JOB: self.reports}, on_end=self.ended.put_nowait, log=self.log
         )
-        self._revision = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Device]:
@@ -106,16 +105,16 @@ class Device:
                 await supervision
 
     def publish(self, *recipes: dict[str, Any]) -> None:
-        """Puts recipes where a local deployment would have put them."""
+        """Puts recipes where `submit` takes them from: a deployment's end cleans the store."""
         folder = self.places.root / "published"
         folder.mkdir(exist_ok=True)
         for one in recipes:
             (folder / f"{one['ComponentName']}-{one['ComponentVersion']}.yaml").write_text(yaml.safe_dump(one))
-        self.store.take_local(folder, None)
 
     def submit(self, wanted: Mapping[str, str | document.Wish], **more: Any) -> deployments.Record:
         """Submits a job document for GROUP; the watch window is 0 unless given."""
-        self._revision += 1
+        published = self.places.root / "published"
+        self.store.take_local(published if published.is_dir() else None, None)
         wishes = {
             name: one if isinstance(one, document.Wish) else document.Wish(version=one) for name, one in wanted.items()
         }
