@@ -169,3 +169,4 @@ def test_start_when_a_nucleus_started_it_then_it_reports_running(device: parts.D
         device.start_agent(environment=environment)
 
         parts.until(lambda: world.components.reports == [("marram.ModelAgent", "RUNNING")], "the report")
+        parts.until(lambda: not world.do(lambda: world.server._connections), "the connection to end")

@@ -85,6 +85,7 @@ def farm() -> Iterator[Farm]:
                 yield made
             finally:
                 device.end()  # before the server goes
+                parts.until(lambda: not world.do(lambda: world.server._connections), "connections to end")
 
 
 def test_monitor_when_models_change_and_the_agent_dies_then_no_prediction_fails(farm: Farm) -> None:
