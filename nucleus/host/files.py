@@ -124,10 +124,11 @@ def free_bytes(path: Path) -> int:
 
 
 def unzip(archive: Path, directory: Path, *, limit_bytes: int) -> None:
-    """Unpacks a ZIP archive so that `directory` holds exactly its content; files get 0644, directories 0755.
+    """Unpacks a ZIP archive so that `directory` holds exactly its content.
 
-    It appears as a whole or not at all: on error what was there before is untouched. Refused: names that lead outside,
-    links and devices, encrypted entries, two entries of one name, more than `limit_bytes` after unpacking.
+    It appears as a whole or not at all: on error what was there before is untouched. Files get 0644, or 0755 if they
+    are executable in the archive; directories 0755. Refused: names that lead outside, links and devices, encrypted
+    entries, two entries of one name, more than `limit_bytes` after unpacking.
     Raises NucleusError IO_UNZIP_ERROR naming the entry, IO_READ_ERROR, IO_WRITE_ERROR or DISK_SPACE_CRITICAL.
     """
     new = directory.with_name(f".{directory.name}.new")
@@ -207,7 +208,7 @@ def _make_parents(root: Path, directory: Path) -> None:
 def _copy(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left: int) -> int:
     written = 0
     with opened.open(entry) as source, target.open("xb") as file:
-        os.fchmod(file.fileno(), 0o644)
+        os.fchmod(file.fileno(), 0o755 if entry.external_attr >> 16 & 0o100 else 0o644)
         while chunk := source.read(min(_CHUNK_BYTES, left - written + 1)):
             written += len(chunk)
             if written > left:

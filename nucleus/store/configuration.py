@@ -137,13 +137,15 @@ class ConfigurationStore:
         self._telling = True
         try:
             while self._unheard:
-                changes = self._unheard.popleft()
-                for prefix, callback in tuple(self._watchers.values()):
-                    heard = tuple(change for change in changes if _touches(change.path, prefix))
-                    if heard:
-                        callback(heard)
+                self._tell_of(self._unheard.popleft())
         finally:
             self._telling = False
+
+    def _tell_of(self, changes: tuple[configuration.Change, ...]) -> None:
+        for prefix, callback in tuple(self._watchers.values()):
+            heard = tuple(change for change in changes if _touches(change.path, prefix))
+            if heard:
+                callback(heard)
 
 
 def _is_private(path: configuration.Path) -> bool:

@@ -144,6 +144,15 @@ def test_unzip_when_the_archive_is_good_then_exactly_its_content(tmp_path: Path)
     assert names(tmp_path / "out") == [f"a/{name}".rstrip("/") if name else "a" for name in ["", *names(target)]]
 
 
+def test_unzip_when_an_entry_is_executable_then_its_file_is_too(tmp_path: Path) -> None:
+    script = special("run.sh", stat.S_IFREG)
+
+    files.unzip(archive(tmp_path / "a.zip", (script, b"#!/bin/sh"), ("data", b"")), tmp_path / "a", limit_bytes=100)
+
+    assert stat.S_IMODE((tmp_path / "a" / "run.sh").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "a" / "data").stat().st_mode) == 0o644
+
+
 ESCAPES: list[tuple[str | zipfile.ZipInfo, str]] = [
     ("../outside", "it would lie outside"),
     ("a/../../outside", "it would lie outside"),
