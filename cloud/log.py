@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 from typing import TextIO
 
 import structlog
@@ -12,14 +11,14 @@ import structlog
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-def configure(*, json: bool = False, path: Path | None = None, level: str = "info") -> structlog.stdlib.BoundLogger:
-    """Sets up the process's logging, to standard error or to the end of a file; returns the root logger.
+def configure(*, json: bool = False, stream: TextIO | None = None, level: str = "info") -> structlog.stdlib.BoundLogger:
+    """Sets up the process's logging to a stream (standard error by default); returns the root logger.
 
-    Raises ValueError for an unknown level, OSError if the file cannot be opened.
+    The stream stays the caller's to close. Raises ValueError for an unknown level.
     """
     if level not in LEVELS:
         raise ValueError(f"cannot log at level {level!r}: choose one of {', '.join(LEVELS)}")
-    stream: TextIO = sys.stderr if path is None else path.open("a", buffering=1, encoding="utf-8")
+    stream = stream or sys.stderr
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

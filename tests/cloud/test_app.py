@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -167,6 +168,16 @@ def test_run_when_one_runs_already_then_the_second_says_so_and_the_first_goes_on
     assert "it is running already" in second.stderr
     assert (root / "endpoints.json").exists()
     os.kill(service.process.pid, 0)
+
+
+def test_run_when_a_port_is_taken_then_it_says_which_and_leaves_nothing(root: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code = _RUN.replace("api_port=0", f"api_port={taken.getsockname()[1]}")
+        failed = subprocess.run([sys.executable, "-c", code, str(root)], capture_output=True, text=True, check=False)
+
+    assert failed.returncode != 0
+    assert "cannot listen for the operator's API on 127.0.0.1" in failed.stderr.splitlines()[-1]
+    assert not (root / "endpoints.json").exists()
 
 
 def test_init_when_a_service_is_there_then_it_is_not_replaced(root: Path) -> None:
