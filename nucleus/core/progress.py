@@ -69,8 +69,11 @@ def judge(expected: Expectation, health: Mapping[str, Health], watch: Watch | No
     if pending:
         return _pending(expected, "; ".join(_waiting(name, health.get(name)) for name in pending), watch, now)
     if watch is None:
-        watch = _begin_watch(expected, health, now)
-    if now < watch.until:
+        failures = {name: health[name].failures for name in expected.changed if name in health}
+        watch = Watch(now + expected.watch_s, failures)
+    # One-shots that have ended well need no watching.
+    ended = all(health[name].state is State.FINISHED for name in expected.changed if name in health)
+    if now < watch.until and not ended:
         reason = f"watching {', '.join(sorted(expected.changed))} for {expected.watch_s:g} s"
         return Waiting(reason, watch, watch.until - now)
     return Done()
@@ -83,13 +86,6 @@ def watch_s(changed: Mapping[str, component.Component], asked_s: float, *, local
     if local:
         return 0.0
     return WATCH_RUN_S if any(one.lifecycle.get("run") for one in changed.values()) else 0.0
-
-
-def _begin_watch(expected: Expectation, health: Mapping[str, Health], now: float) -> Watch:
-    """No window when every changed component is a one-shot that has ended well."""
-    ended = all(health[name].state is State.FINISHED for name in expected.changed if name in health)
-    failures = {name: health[name].failures for name in expected.changed if name in health}
-    return Watch(now if ended else now + expected.watch_s, failures)
 
 
 def _pending(expected: Expectation, reason: str, watch: Watch | None, now: float) -> Verdict:

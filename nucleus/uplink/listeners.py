@@ -60,7 +60,7 @@ class JobSource:
     async def run(self) -> None:
         get = jobs.next_get(self._thing)
         updates = jobs.update(self._thing, "+")
-        self._connection.on_connected(self._ask.set)
+        self._connection.on_connected(self._reconnected)
         await self._connection.subscribe(f"{get}/accepted", 1, self._next)
         await self._connection.subscribe(jobs.notify(self._thing), 1, self._notified)
         await self._connection.subscribe(f"{updates}/accepted", 1, lambda message: self._answered(True, message))
@@ -88,6 +88,13 @@ class JobSource:
 
     async def _publish(self, topic: str, body: dict[str, Any]) -> None:
         await self._connection.publish(topic, json.dumps(body).encode(), 1)
+
+    def _reconnected(self) -> None:
+        """Answers to what was asked before may be lost: give up waiting, the deployer reports again."""
+        self._ask.set()
+        for waiting in self._answers.values():
+            if not waiting.done():
+                waiting.set_result((False, {"code": "connection lost"}))
 
     def _answered(self, accepted: bool, message: mqtt.IncomingMessage) -> None:
         payload = _object(message.payload)

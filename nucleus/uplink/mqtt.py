@@ -59,6 +59,7 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._sinks: dict[str, list[tuple[int, Deliver]]] = {}
+        self._confirmed: set[str] = set()  # filters whose SUBACK has come: the session at the broker holds them
         self._inbound: collections.deque[tuple[Any, Any]] = collections.deque()
         self._drain_scheduled = False
         self._on_connected: list[Callable[[], None]] = []
@@ -118,6 +119,7 @@ class Connection:
         if known:
             return
         del self._sinks[filter_]
+        self._confirmed.discard(filter_)
         if self.connected:
             self._client.unsubscribe(mqtt5.UnsubscribePacket(topic_filters=[filter_]))
 
@@ -128,12 +130,13 @@ class Connection:
                 answer = await asyncio.wrap_future(self._client.subscribe(packet))
         except TimeoutError:
             raise errors.NucleusError("NETWORK_ERROR", f"cannot subscribe to {filter_}: no SUBACK in time") from None
-        except Exception as error:  # AwsCrtError: the connection went away; the next connection subscribes again
+        except Exception as error:  # AwsCrtError: the connection went away; unconfirmed, the next one subscribes again
             self._log.info("mqtt.subscribe_interrupted", filter=filter_, why=str(error))
             return
         if int(answer.reason_codes[0]) >= 0x80:
             why = f"the broker answered {int(answer.reason_codes[0]):#04x}; check the certificate's policy"
             raise errors.NucleusError("ACCESS_DENIED", f"cannot subscribe to {filter_}: {why}")
+        self._confirmed.add(filter_)
 
     async def _send(self, message: spool.Message) -> int:
         """Publishes once; returns the PUBACK's reason code (0 for QoS 0). Raises when the connection is lost."""
@@ -196,14 +199,23 @@ class Connection:
         self._lost = ""
         self._log.info("mqtt.connected", host=self._endpoint.host, session_present=session_present)
         if not session_present:
-            for filter_, sinks in self._sinks.items():
-                subscription = mqtt5.Subscription(topic_filter=filter_, qos=mqtt5.QoS(max(qos for qos, _ in sinks)))
-                self._client.subscribe(mqtt5.SubscribePacket(subscriptions=[subscription]))
+            self._confirmed.clear()
+        for filter_ in self._sinks.keys() - self._confirmed:
+            self._subscribe_again(filter_)
         self._spool.online(True)
         for callback in self._on_connected:
             callback()
         for status in self._on_status:
             status(True)
+
+    def _subscribe_again(self, filter_: str) -> None:
+        def answered(future: Any) -> None:  # on the CRT thread
+            if future.exception() is None and int(future.result().reason_codes[0]) < 0x80:
+                self._call(self._confirmed.add, filter_)
+
+        qos = max(qos for qos, _ in self._sinks[filter_])
+        subscription = mqtt5.Subscription(topic_filter=filter_, qos=mqtt5.QoS(qos))
+        self._client.subscribe(mqtt5.SubscribePacket(subscriptions=[subscription])).add_done_callback(answered)
 
     def _connection_down(self, why: str) -> None:
         was = self.connected
