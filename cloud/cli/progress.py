@@ -58,13 +58,13 @@ class Device(Struct, frozen=True, rename="camel"):
         return " ".join(str(told).split())
 
     def line(self) -> str:
-        """What a person wants to know of this device now."""
+        """What a person wants to know of this device now; why it failed is told once for all devices (`causes`)."""
         words = _WORDS.get(self.status, self.status)
         if self.status == "IN_PROGRESS" and (waiting := str(self.status_details.get(WAITING_FOR, ""))):
-            return f"{words}, waiting for {waiting}"
+            return f"{words} ({waiting})"
         if self.failed:
-            after = {"FAILED_ROLLBACK_COMPLETE": ", rolled back", "FAILED_NO_STATE_CHANGE": ", nothing was changed"}
-            return f"{words}{after.get(self.detail, '')}: {self.cause or self.detail or 'no reason given'}"
+            after = {"FAILED_ROLLBACK_COMPLETE": "rolled back", "FAILED_NO_STATE_CHANGE": "nothing was changed"}
+            return f"{words}, {after.get(self.detail, self.detail or 'no details given')}"
         return words
 
 

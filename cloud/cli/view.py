@@ -47,8 +47,9 @@ def _table(standing: progress.Standing, names: frozenset[str]) -> table.Table:
     made = table.Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("DEVICE", "DEPLOYMENT", "COMPONENTS"):
         made.add_column(heading, overflow="fold")
-    # Failures first: with many devices they must not fall off the screen.
-    shown = sorted(standing.devices, key=lambda device: (not device.failed, device.ended, device.thing))
+    # With many devices failures and what is on its way must not fall off the screen.
+    crowded = len(standing.devices) > _MOST
+    shown = sorted(standing.devices, key=lambda one: (crowded and not one.failed, crowded and one.ended, one.thing))
     for device in shown[:_MOST]:
         style = _STYLES.get(device.status, "red")
         made.add_row(device.thing, text.Text(device.line(), style), _states(device, names))
