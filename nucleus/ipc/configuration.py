@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from nucleus.core import configuration, errors, values
+from nucleus.core import configuration, errors
 from nucleus.ipc import call
 from nucleus.wire import rpc
 
@@ -57,36 +57,20 @@ def update(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def subscribe(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
-    """Sends the path of every leaf whose value changes at or below the key path."""
+    """Sends the path of every value that changes at or below the key path (the store tells no other writes)."""
     name = request.get("componentName") or one.caller
     path = _path(name, request.get("keyPath", []))
     store = one.ports.configuration
     if _value(store.tree, path) is _MISSING:
         raise _not_found(name, path)
-    one.on_end(store.watch(path, _Watch(one, name, path).changed))
-    return {}
 
-
-class _Watch:
-    """Tells changed values from mere new timestamps: it remembers the values it last saw."""
-
-    def __init__(self, one: call.Call, component: str, path: configuration.Path) -> None:
-        self._call = one
-        self._component = component
-        self._path = path
-        self._seen = _value(one.ports.configuration.tree, path)
-
-    def changed(self, changes: tuple[configuration.Change, ...]) -> None:
-        before, self._seen = self._seen, _value(self._call.ports.configuration.tree, self._path)
+    def tell(changes: tuple[configuration.Change, ...]) -> None:
         for change in changes:
-            below = change.path[len(self._path) :]
-            was, is_now = _dig(before, below), _dig(self._seen, below)
-            if is_now == {} and not change.removed:
-                continue  # a new empty branch
-            if was is not _MISSING and is_now is not _MISSING and values.same(was, is_now):
-                continue  # only its time stamp is new
-            event = {"componentName": self._component, "keyPath": list(change.path[3:])}
-            self._call.emit({"configurationUpdateEvent": event})
+            event = {"componentName": name, "keyPath": list(change.path[3:])}
+            one.emit({"configurationUpdateEvent": event})
+
+    one.on_end(store.watch(path, tell))
+    return {}
 
 
 def _path(component: str, key_path: list[str]) -> configuration.Path:
@@ -118,15 +102,6 @@ def _newer(tree: configuration.Tree, path: configuration.Path, value: Any, stamp
         return next((one for one in found if one is not None), None)
     node = configuration.find(tree, path)
     return path if node is not None and configuration.newest(node) > stamp else None
-
-
-def _dig(value: Any, path: configuration.Path) -> Any:
-    """What is at a path of plain values; change paths are spelled as stored."""
-    for name in path:
-        if not isinstance(value, dict) or name not in value:
-            return _MISSING
-        value = value[name]
-    return value
 
 
 def _check_storable(key_path: list[str], value: Any) -> None:

@@ -52,7 +52,10 @@ class Components(Protocol):
 
 
 class Configuration(Protocol):
-    """The configuration store; a commit is durable when it returns and calls the watchers before."""
+    """The configuration store: a commit is durable and told to the watchers when it returns.
+
+    Watchers hear of changes at, below or above their prefix, but not of writes that leave a value as it is.
+    """
 
     @property
     def tree(self) -> configuration.Tree: ...

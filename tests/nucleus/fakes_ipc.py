@@ -1,4 +1,4 @@
-"""Small working implementations of nucleus/ipc/ports.py, and a server on a real socket in its own thread or task."""
+"""Small working implementations of nucleus/ipc/ports.py around a real server, store and broker, in a thread or a task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from msgspec import Struct
 from nucleus.actors import broker
 from nucleus.core import component, configuration, errors, local, topics
 from nucleus.ipc import connection, ports, server
+from nucleus.store import configuration as store
 
 PUBSUB = "aws.greengrass.ipc.pubsub"
 MQTT = "aws.greengrass.ipc.mqttproxy"
@@ -53,48 +54,6 @@ class Log:
 
     def names(self) -> list[str]:
         return [name for name, _ in self.events]
-
-
-class Configuration:
-    """A store without a disk; `moment` is its clock in ms."""
-
-    def __init__(self) -> None:
-        self.tree = configuration.EMPTY
-        self.moment = 1000
-        self._watchers: list[tuple[configuration.Path, Callable[..., None]]] = []
-
-    def now(self) -> int:
-        self.moment += 1
-        return self.moment
-
-    def commit(self, changes: Sequence[configuration.Change], /) -> None:
-        self.tree = configuration.apply(self.tree, changes)
-        for prefix, callback in list(self._watchers):
-            size = len(prefix)
-            lower = tuple(name.lower() for name in prefix)
-            concerned = [
-                change
-                for change in changes
-                if tuple(name.lower() for name in change.path[:size]) == lower[: len(change.path)]
-            ]
-            if concerned:
-                callback(tuple(concerned))
-
-    def watch(self, prefix: configuration.Path, callback: Callable[..., None], /) -> Callable[[], None]:
-        entry = (prefix, callback)
-        self._watchers.append(entry)
-        return lambda: self._watchers.remove(entry) if entry in self._watchers else None
-
-    def put(self, path: configuration.Path, value: Any) -> None:
-        """Writes as a deployment does."""
-        self.commit(configuration.merge(self.tree, path, value, self.now(), "deployment:test")[1])
-
-    def drop(self, path: configuration.Path) -> None:
-        self.commit(configuration.remove(self.tree, path, self.now())[1])
-
-    @property
-    def watchers(self) -> int:
-        return len(self._watchers)
 
 
 class Components:
@@ -195,7 +154,8 @@ class World:
     def __init__(self, path: Path, limits: connection.Limits) -> None:
         self.path = path
         self.log = Log()
-        self.configuration = Configuration()
+        self.moment_s = 1.0
+        self.configuration = store.ConfigurationStore(path.parent / "config", clock=lambda: self.moment_s)
         self.components = Components()
         self.deployments = Deployments()
         self.uplink = Uplink()
@@ -203,6 +163,7 @@ class World:
         known = ports.Ports(
             self._identify, self.configuration, self.components, self.deployments, self.uplink, self.broker
         )
+        self.configuration.open()
         self.server = server.Server(path, known, self.log, limits=limits)
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -213,10 +174,23 @@ class World:
     def add(self, name: str, *, access: Any = None, version: str = "1.0.0", **values: Any) -> str:
         """A running component with its configuration; returns its token."""
         self.components.known[name] = Health(version, State.RUNNING)
-        self.configuration.put(
-            ("services", name), {"version": version, "configuration": {"accessControl": access or {}, **values}}
-        )
+        self.put(("services", name), {"version": version, "configuration": {"accessControl": access or {}, **values}})
         return f"token-{name}"
+
+    def put(self, path: configuration.Path, value: Any) -> None:
+        """Writes as a deployment does."""
+        stamp = self.configuration.now()
+        self.configuration.commit(
+            configuration.merge(self.configuration.tree, path, value, stamp, "deployment:test")[1]
+        )
+
+    def drop(self, path: configuration.Path) -> None:
+        stamp = self.configuration.now()
+        self.configuration.commit(configuration.remove(self.configuration.tree, path, stamp)[1])
+
+    @property
+    def watchers(self) -> int:
+        return len(self.configuration._watchers)
 
     def do(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Calls a function on the server's loop from a test's thread and returns its result."""
@@ -240,6 +214,7 @@ async def serving(world: World) -> AsyncIterator[World]:
             yield world
         finally:
             task.cancel()
+    world.configuration.close()
 
 
 @contextlib.contextmanager

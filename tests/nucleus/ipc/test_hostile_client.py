@@ -375,7 +375,7 @@ def test_subscriber_when_it_never_reads_then_bounded_counted_and_closed(quick: f
 def test_caller_when_it_never_reads_answers_then_its_requests_wait_and_it_is_closed(
     quick: fakes_ipc.World, good: Raw
 ) -> None:
-    quick.do(lambda: quick.configuration.put(("services", "bad", "configuration", "blob"), "x" * 50_000))
+    quick.do(lambda: quick.put(("services", "bad", "configuration", "blob"), "x" * 50_000))
     with Raw(quick.path, "token-bad") as bad:
         bad.socket.settimeout(0.2)
         many = b"".join(request(number, "GetConfiguration") for number in range(1, 20_000))

@@ -207,9 +207,9 @@ def test_policy_when_changed_while_connected_then_in_force_at_once(official: Off
 
     with pytest.raises(model.UnauthorizedError):
         client.publish_to_topic(topic="a", publish_message=_json({}))
-    world.do(lambda: world.configuration.put(where, _policy("*", "a")))
+    world.do(lambda: world.put(where, _policy("*", "a")))
     client.publish_to_topic(topic="a", publish_message=_json({}))
-    world.do(lambda: world.configuration.drop(where))
+    world.do(lambda: world.drop(where))
     with pytest.raises(model.UnauthorizedError):
         client.publish_to_topic(topic="a", publish_message=_json({}))
 
@@ -453,15 +453,15 @@ def test_configuration_update_when_subscribed_to_a_missing_path_then_resource_no
 def test_subscription_when_connection_closes_then_configuration_is_not_watched_any_more(
     official: Official, world: fakes_ipc.World
 ) -> None:
-    before = world.do(lambda: world.configuration.watchers)
+    before = world.do(lambda: world.watchers)
     client = official("test.App", {}, **VALUES)
     client.subscribe_to_configuration_update(key_path=[], on_stream_event=print)
-    assert world.do(lambda: world.configuration.watchers) == before + 1
+    assert world.do(lambda: world.watchers) == before + 1
 
     client.close().result(10)
     official("test.Other", {}).get_configuration(key_path=[])
 
-    assert world.do(lambda: world.configuration.watchers) == before
+    assert world.do(lambda: world.watchers) == before
 
 
 # ---- components and lifecycle --------------------------------------------------------------------------------------------
