@@ -115,7 +115,7 @@ def test_open_when_a_record_in_the_middle_is_damaged_then_the_others_stay_and_th
 
 
 @given(st.binary(max_size=120))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 def test_open_when_the_file_holds_anything_then_it_opens_and_stays_open_able(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "journal"
     path.write_bytes(data)

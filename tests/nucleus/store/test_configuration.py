@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucleus.core import configuration, errors
@@ -261,7 +261,7 @@ values = st.recursive(
         max_size=8,
     )
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_commit_when_any_updates_follow_each_other_then_reopening_gives_the_tree(
     tmp_path_factory: pytest.TempPathFactory, updates: list[tuple[list[str], Any, int, bool]]
 ) -> None:

@@ -1,0 +1,8 @@
+"""Settings of the whole test run: properties never fail because the machine is busy."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("marram", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("marram")
