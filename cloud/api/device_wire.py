@@ -71,8 +71,8 @@ class Wire(asyncio.BufferedProtocol):
     def close(self) -> None:
         """Says goodbye; what is buffered is still sent.
 
-        The peer has LINGER_S to read it: closing a socket with unread bytes resets the connection, and a refusal sent
-        to a peer that is still sending would be lost.
+        The peer has LINGER_S to read it and to close: closing a socket with unread bytes resets the connection, and a
+        refusal sent to a peer that is still sending would be lost.
         """
         if self._transport is None or self._transport.is_closing():
             return
@@ -82,7 +82,6 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.close()
             return
         self._ended = self._discarding = True
-        self._transport.write_eof()
         self._transport.resume_reading()
         self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 

@@ -45,12 +45,16 @@ class Service(Struct):
     root: Path
     held: services.Services
     key: identities.AccessKey
-    clients: list[Any]
+    clients: list[Any] = []
+    usual: dict[str, Any] = {}
     tick_ms: int = 0
     notified: int = 0
 
     def client(self, name: str, **changes: Any) -> Any:
-        """A boto3 client of the operator, closed with the service."""
+        """A boto3 client of the operator, closed with the service; one of each kind, unless something is changed."""
+        if not changes and name in self.usual:
+            return self.usual[name]
+        usual = not changes
         config = botocore.config.Config(retries={"max_attempts": 1, "mode": "standard"}, **changes.pop("config", {}))
         wanted = {
             "endpoint_url": self.held.endpoints.api,
@@ -61,6 +65,8 @@ class Service(Struct):
         }
         client = SESSION.client(name, **wanted | changes)
         self.clients.append(client)
+        if usual:
+            self.usual[name] = client
         return client
 
     def connect(self) -> http.client.HTTPConnection:
@@ -111,7 +117,7 @@ def running(root: Path) -> Iterator[Service]:
         pki=authority,
         clock=clock,
     )
-    made.append(Service(root, held, key, []))
+    made.append(Service(root, held, key))
     with contextlib.closing(store), _serving(held):
         try:
             yield made[0]
