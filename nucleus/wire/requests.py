@@ -15,17 +15,28 @@ from typing import Any
 
 from nucleus.wire import shapes
 
-Check = Callable[[Any, str], Any]
+Check = Callable[[Any], Any]
+Members = tuple[tuple[str, bool, Check], ...]  # name, required, its check
 _LIMIT_S = 253_402_300_800.0  # the year 10000: later times are mistakes
 
 
 class RequestError(Exception):
     """The request does not fit its shape; the text names the member."""
 
+    def __init__(self, what: str, path: str = "") -> None:
+        super().__init__(f"{path or 'the request'} {what}")
+        self.what = what
+        self.path = path
+
+    def within(self, outer: str) -> RequestError:
+        """The same error seen from the object or list around it."""
+        inner = self.path if self.path.startswith("[") or not self.path else f".{self.path}"
+        return RequestError(self.what, outer + inner)
+
 
 def check(operation: str, request: Any) -> dict[str, Any]:
     """The checked request of a known operation. Raises RequestError."""
-    checked: dict[str, Any] = _compile(shapes.OPERATIONS[operation][1])(request, "")
+    checked: dict[str, Any] = _compile(shapes.OPERATIONS[operation][1])(request)
     return checked
 
 
@@ -50,88 +61,109 @@ def _member(text: str) -> tuple[str, bool, Check]:
     return name.removesuffix("*"), name.endswith("*"), _compile(kind)
 
 
-def _structure(members: tuple[tuple[str, bool, Check], ...], value: Any, path: str) -> dict[str, Any]:
+def _structure(members: Members, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _wrong(path, "an object", value)
+        raise _wrong("an object", value)
     found = {}
     for name, required, inner in members:
         given = value.get(name)
         if given is None and (inner is not _document or name not in value):
             if required:
-                raise RequestError(f"{_at(path, name)} is missing")
+                raise RequestError("is missing", name)
             continue
-        found[name] = inner(given, _at(path, name))
+        try:
+            found[name] = inner(given)
+        except RequestError as error:
+            raise error.within(name) from None
     return found
 
 
-def _union(members: tuple[tuple[str, bool, Check], ...], value: Any, path: str) -> dict[str, Any]:
-    found = _structure(members, value, path)
+def _union(members: Members, value: Any) -> dict[str, Any]:
+    found = _structure(members, value)
     if len(found) != 1:
         names = ", ".join(name for name, _, _ in members)
-        raise RequestError(f"{path} must have exactly one of {names}, not {len(found)}")
+        raise RequestError(f"must have exactly one of {names}, not {len(found)}")
     return found
 
 
-def _list(inner: Check, value: Any, path: str) -> list[Any]:
+def _list(inner: Check, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise _wrong(path, "a list", value)
-    return [inner(one, f"{path}[{at}]") for at, one in enumerate(value)]
+        raise _wrong("a list", value)
+    found = []
+    for at, one in enumerate(value):
+        try:
+            found.append(inner(one))
+        except RequestError as error:
+            raise error.within(f"[{at}]") from None
+    return found
 
 
-def _map(inner: Check, value: Any, path: str) -> dict[str, Any]:
+def _map(inner: Check, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _wrong(path, "an object", value)
-    return {key: inner(one, _at(path, key)) for key, one in value.items()}
+        raise _wrong("an object", value)
+    found = {}
+    for key, one in value.items():
+        try:
+            found[key] = inner(one)
+        except RequestError as error:
+            raise error.within(key) from None
+    return found
 
 
-def _enum(values: frozenset[str], value: Any, path: str) -> str:
-    word = str(value) if isinstance(value, int) else value  # lite takes qos as a number
-    if not isinstance(word, str) or word not in values:
-        raise RequestError(f"{path} must be one of {', '.join(sorted(values))}, not {_show(value)}")
+def _enum(allowed: frozenset[str], value: Any) -> str:
+    word = str(value) if value in (0, 1) else value  # lite takes qos as a number
+    if not isinstance(word, str) or word not in allowed:
+        raise _wrong(f"one of {', '.join(sorted(allowed))}", value)
     return word
 
 
-def _string(value: Any, path: str) -> str:
+def _string(value: Any) -> str:
     if not isinstance(value, str):
-        raise _wrong(path, "a string", value)
+        raise _wrong("a string", value)
     return value
 
 
-def _boolean(value: Any, path: str) -> bool:
+def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise _wrong(path, "a boolean", value)
+        raise _wrong("a boolean", value)
     return value
 
 
-def _integer(value: Any, path: str) -> int:
+def _integer(value: Any) -> int:
     if isinstance(value, float) and value.is_integer():  # the Java client's Gson writes 1.0
         return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong(path, "an integer", value)
+        raise _wrong("an integer", value)
     return value
 
 
-def _double(value: Any, path: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise _wrong(path, "a number", value)
-    return float(value)
+def _double(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong("a number", value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise RequestError("must be a number that is not that large")
+    return number
 
 
-def _timestamp(value: Any, path: str) -> float:
-    seconds = _double(value, path)
+def _timestamp(value: Any) -> float:
+    seconds = _double(value)
     if not 0 <= seconds < _LIMIT_S:
-        raise RequestError(f"{path} must be seconds since 1970, not {_show(value)}")
+        raise _wrong("seconds since 1970", value)
     return seconds
 
 
-def _blob(value: Any, path: str) -> bytes:
+def _blob(value: Any) -> bytes:
     try:
-        return binascii.a2b_base64(_string(value, path), strict_mode=True)
+        return binascii.a2b_base64(_string(value), strict_mode=True)
     except ValueError as error:
-        raise RequestError(f"{path} is no base64: {error}") from None
+        raise RequestError(f"is no base64: {error}") from None
 
 
-def _document(value: Any, path: str) -> Any:
+def _document(value: Any) -> Any:
     return value
 
 
@@ -146,16 +178,16 @@ _PLAIN: dict[str, Check] = {
 }
 
 
-def _at(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
-def _wrong(path: str, wanted: str, value: Any) -> RequestError:
-    return RequestError(f"{path or 'the request'} must be {wanted}, not {_show(value)}")
+def _wrong(wanted: str, value: Any) -> RequestError:
+    return RequestError(f"must be {wanted}, not {_show(value)}")
 
 
 def _show(value: Any) -> str:
     """A value for a message, short and without what a payload may hold."""
-    if isinstance(value, str | int | float) and len(str(value)) <= 40:
+    if isinstance(value, bool | float) or (isinstance(value, str) and len(value) <= 40):
         return repr(value)
-    return {dict: "an object", list: "a list", str: "a long string", type(None): "null"}.get(type(value), "that")
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**18 else "that large"
+    if value is None:
+        return "null"
+    return "a long string" if isinstance(value, str) else "a list" if isinstance(value, list) else "an object"

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from awsiot.greengrasscoreipc import model
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nucleus.wire import requests, shapes
 from tools import generate_shapes
@@ -92,7 +94,13 @@ def test_request_when_good_then_checked(operation: str, request_: Any, checked: 
         ("GetConfiguration", {"keyPath": ["a", 1]}, r"keyPath\[1\] must be a string"),
         ("GetConfiguration", {"keyPath": "a"}, "keyPath must be a list"),
         ("UpdateConfiguration", {"timestamp": -1, "valueToMerge": {}}, "timestamp must be seconds since 1970"),
-        ("UpdateConfiguration", {"timestamp": float("inf"), "valueToMerge": {}}, "timestamp must be a number"),
+        (
+            "UpdateConfiguration",
+            {"timestamp": float("inf"), "valueToMerge": {}},
+            "timestamp must be a number that is not",
+        ),
+        ("UpdateConfiguration", {"timestamp": 10**5000, "valueToMerge": {}}, "timestamp must be a number that is not"),
+        ("UpdateState", {"state": True}, "state must be one of ERRORED, FINISHED, RUNNING, not True"),
         ("UpdateConfiguration", {"timestamp": 1}, "valueToMerge is missing"),
         ("PublishToIoTCore", {"topicName": "a", "qos": "1", "retain": 1}, "retain must be a boolean"),
         ("DeferComponentUpdate", {"deploymentId": "a", "recheckAfterMs": 1.5}, "recheckAfterMs must be an integer"),
@@ -103,6 +111,26 @@ def test_request_when_good_then_checked(operation: str, request_: Any, checked: 
 def test_request_when_wrong_then_error_names_the_member(operation: str, request_: Any, says: str) -> None:
     with pytest.raises(requests.RequestError, match=says):
         requests.check(operation, request_)
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(shapes.OPERATIONS)), st.data())
+def test_request_when_its_members_are_anything_then_checked_or_request_error(operation: str, data: Any) -> None:
+    names = [text.split(":")[0].rstrip("*") for text in shapes.SHAPES[shapes.OPERATIONS[operation][1]].split()]
+    request = {name: data.draw(_ANYTHING) for name in names}
+
+    try:
+        checked = requests.check(operation, request)
+    except requests.RequestError as error:
+        assert str(error)  # noqa: PT017 both ends are right
+    else:
+        assert set(checked) <= set(names)
 
 
 def test_every_operation_when_compiled_then_every_kind_is_known() -> None:
