@@ -37,9 +37,8 @@ class Control:
     def expel(self) -> None:
         """Ends the connections whose certificate has expired, is gone or inactive."""
         now_ms = self._router.around.now_ms
-        for session in list(self._router.sessions.values()):
-            to = session.link
-            if to is None or to.service:
+        for to in list(self._router.links.values()):
+            if to.service:
                 continue
             fault = admission.fault_of_record(self._principals.find(to.principal), now_ms)
             if fault:
@@ -58,26 +57,22 @@ class Control:
 
     def _renew_grants(self) -> None:
         """Applies changed things and policies to those who are connected."""
-        for session in list(self._router.sessions.values()):
-            to = session.link
-            if to is None or to.service:
+        for to in list(self._router.links.values()):
+            if to.service:
                 continue
             record = self._principals.find(to.principal)
             if record is not None and not admission.renew(to, record, self._principals.policy(record)):
                 self._router.disconnect(to, mqtt_packets.Reason.NOT_AUTHORIZED, "FORBIDDEN_ACCESS")
 
     def _kick(self, client_id: str) -> None:
-        session = self._router.sessions.get(client_id)
-        if session is not None and session.link is not None:
-            self._router.disconnect(
-                session.link, mqtt_packets.Reason.ADMINISTRATIVE_ACTION, "SERVER_INITIATED_DISCONNECT"
-            )
+        to = self._router.links.get(client_id)
+        if to is not None:
+            self._router.disconnect(to, mqtt_packets.Reason.ADMINISTRATIVE_ACTION, "SERVER_INITIATED_DISCONNECT")
 
     def _tell_statistics(self) -> None:
-        sessions = self._router.sessions.values()
         told = msgspec.structs.asdict(self._router.around.counters) | {
-            "sessions": len(sessions),
-            "connections": sum(each.link is not None for each in sessions),
+            "sessions": len(self._router.sessions),
+            "connections": len(self._router.links),
             "principals_version": self._principals.version,
         }
         message = messages.Message(port.STATISTICS, msgspec.json.encode(told), 1, False, mqtt_properties.NONE, "", "")

@@ -72,9 +72,9 @@ def _connect(desk: Desk, of: link.Link, connect: mqtt_packets.Connect) -> None:
     of.assigned = not connect.client_id
     of.session_id = str(uuid.uuid4())
     expiry_s = _agree(of, connect)
-    old = desk.router.sessions.get(of.client_id)
-    if old is not None and old.link is not None:
-        desk.router.disconnect(old.link, _Reason.SESSION_TAKEN_OVER, "DUPLICATE_CLIENTID")
+    old = desk.router.links.get(of.client_id)
+    if old is not None:
+        desk.router.disconnect(old, _Reason.SESSION_TAKEN_OVER, "DUPLICATE_CLIENTID")
     present = desk.router.attach(of, clean_start=connect.clean_start, expiry_s=expiry_s)
     of.connected = True
     of.packet(mqtt_packets.Connack(present, 0, _agreed(of, connect, expiry_s)))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from cloud.core import access
 from cloud.mqtt.broker import limits, messages
+from cloud.mqtt.broker import session as sessions
 from nucleus.wire import mqtt, mqtt_packets
-
-if TYPE_CHECKING:
-    from cloud.mqtt.broker import session as sessions
 
 ALLOW_ALL = access.compile([{"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}])
 

@@ -18,6 +18,7 @@ class Router:
         self.around = around
         self.retained = kept
         self.sessions: dict[str, sessions.Session] = {}
+        self.links: dict[str, link.Link] = {}  # of those that are connected
         self._table: subscriptions.Subscriptions[sessions.Session, sessions.Subscription] = (
             subscriptions.Subscriptions()
         )
@@ -99,6 +100,7 @@ class Router:
         session.pending_will = None
         session.link = to
         to.session = session
+        self.links[to.client_id] = to
         if expiry_s:
             self.around.journal.put_session(session.client_id, expiry_s, 0)
         self.announce(presence.connected(to, self.around.now_ms))
@@ -110,6 +112,7 @@ class Router:
         if session is None:
             return
         session.link = None
+        del self.links[of.client_id]
         session.release_slowed()
         will, of.will = of.will, None
         self.announce(presence.disconnected(of, reason, self.around.now_ms))

@@ -4,13 +4,48 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
-from cloud.mqtt.broker import journal, limits, link, messages
+from cloud.core import access
+from cloud.mqtt.broker import journal, limits, messages
 from nucleus.wire import mqtt, mqtt_packets
 
 _NOTHING: deque[messages.Delivery] = deque(maxlen=0)  # an empty deque costs 760 bytes: all idle sessions share this one
+
+
+class Outlet(Protocol):
+    """What a session needs of a connection: `link.Link`."""
+
+    version: int
+    writable: bool
+    service: bool
+    in_flight: int
+    maximum_packet_bytes: int
+    grants: access.Grants
+
+    def send(self, data: bytes) -> None:
+        """Queues bytes for the client."""
+
+    def hold(self) -> None:
+        """Reads no more from the client."""
+
+    def release(self) -> None:
+        """Reads again, once per `hold`."""
+
+
+class Receipt(Protocol):
+    """What a publisher is owed: `link.Receipt`."""
+
+    pending: int
+
+    @property
+    def link(self) -> Outlet:
+        """The publisher."""
+
+    def release(self) -> None:
+        """One thing less that the receipt waits for."""
 
 
 class Counters(msgspec.Struct):
@@ -62,14 +97,14 @@ class Session:
         self.service = service
         self.expiry_s = 0
         self.ends_at_ms = 0  # while off-line
-        self.link: link.Link | None = None
+        self.link: Outlet | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.queue = _NOTHING
         self.queued_bytes = 0  # of the queue and of what is in flight
         self.in_flight: dict[int, messages.Delivery] = {}
         self.packet_id = 0
         self.progress_at = 0.0
-        self.slowed: list[link.Link] = []  # publishers that wait for us
+        self.slowed: list[Outlet] = []  # publishers that wait for us
         self.pending_will: tuple[messages.Message, int] | None = None  # with the time to send it, epoch ms
 
     def offer(self, message: messages.Message, *, retain: bool, identifiers: tuple[int, ...]) -> None:
@@ -89,7 +124,7 @@ class Session:
             counters.delivered += 1
 
     def deliver(
-        self, message: messages.Message, *, retain: bool, identifiers: tuple[int, ...], receipt: link.Receipt | None
+        self, message: messages.Message, *, retain: bool, identifiers: tuple[int, ...], receipt: Receipt | None
     ) -> None:
         """Queues a message with QoS 1; the publisher's receipt waits until it is on disk or acknowledged."""
         around = self.around
@@ -135,7 +170,7 @@ class Session:
         if self.slowed and len(self.queue) * 4 < self.bounds.queue_messages:
             self.release_slowed()
 
-    def resume(self, to: link.Link) -> None:
+    def resume(self, to: Outlet) -> None:
         """Continues on a new connection: what was in flight goes first (MQTT 5.0, 4.4)."""
         self.link = to
         self.progress_at = self.around.clock
@@ -174,14 +209,14 @@ class Session:
             return False
         return self.service or self.around.counters.queued_bytes < self.around.totals.queued_bytes
 
-    def _slow_down(self, publisher: link.Link) -> None:
+    def _slow_down(self, publisher: Outlet) -> None:
         if self.link is None or publisher.service or publisher is self.link or publisher in self.slowed:
             return
         if self.around.clock - self.progress_at <= self.bounds.progress_s:
             self.slowed.append(publisher)
             publisher.hold()
 
-    def _send(self, to: link.Link, delivery: messages.Delivery) -> bool:
+    def _send(self, to: Outlet, delivery: messages.Delivery) -> bool:
         message, around = delivery.message, self.around
         if message.expires_at_ms and message.expires_at_ms <= around.now_ms:
             around.counters.dropped_expired += 1
@@ -201,13 +236,13 @@ class Session:
         around.counters.delivered += 1
         return True
 
-    def _may_receive(self, to: link.Link, message: messages.Message) -> bool:
+    def _may_receive(self, to: Outlet, message: messages.Message) -> bool:
         if self.service or to.grants.allows("iot:Receive", f"topic/{message.topic}"):
             return True
         self.around.counters.dropped_denied += 1
         return False
 
-    def _fits(self, to: link.Link, size_bytes: int) -> bool:
+    def _fits(self, to: Outlet, size_bytes: int) -> bool:
         if not to.maximum_packet_bytes or size_bytes <= to.maximum_packet_bytes:
             return True
         self.around.counters.dropped_too_large += 1

@@ -10,7 +10,7 @@ import msgspec
 from awscrt import mqtt5
 
 from cloud.mqtt import port
-from tests.cloud.mqtt import harness
+from tests.cloud.mqtt import clients, harness
 
 JOBS = "$aws/things/one/jobs/notify"
 
@@ -168,7 +168,7 @@ async def test_connect_when_id_is_in_use_then_old_one_is_told_and_its_will_is_se
     second = bench.paho(pair, "one")
     await second.connect()
 
-    await harness.until(lambda: first.disconnects, "DISCONNECT")
+    await clients.until(lambda: first.disconnects, "DISCONNECT")
     first.stop()
     assert first.disconnects[0] is not None
     assert first.disconnects[0].reason_code == mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
@@ -228,16 +228,16 @@ async def test_retained_when_set_and_cleared_then_new_subscribers_see_it_and_not
 async def test_subscribe_when_filter_is_shared_then_each_message_goes_to_one(bench: harness.Bench) -> None:
     pair = bench.device(policies=("operator",))
     await bench.push()
-    clients = [bench.crt(pair, f"worker-{index}") for index in range(2)]
-    for each in clients:
+    workers = [bench.crt(pair, f"worker-{index}") for index in range(2)]
+    for each in workers:
         await each.connect()
         await each.subscribe("$share/group/$aws/things/+/x")
 
     for index in range(20):
         await bench.port.publish("$aws/things/one/x", b"%d" % index)
 
-    await harness.until(lambda: sum(len(each.received) for each in clients) == 20, "20 messages")
-    assert [len(each.received) for each in clients] == [10, 10]
+    await clients.until(lambda: sum(len(each.received) for each in workers) == 20, "20 messages")
+    assert [len(each.received) for each in workers] == [10, 10]
 
 
 async def test_subscribe_when_filter_is_a_bare_wildcard_then_reserved_topics_are_hidden(bench: harness.Bench) -> None:
@@ -279,7 +279,7 @@ async def test_kick_when_asked_then_client_is_disconnected_with_the_reason(bench
 
     await bench.port.kick("one")
 
-    await harness.until(lambda: device.disconnects, "DISCONNECT")
+    await clients.until(lambda: device.disconnects, "DISCONNECT")
     device.stop()
     assert device.disconnects[0] is not None
     assert device.disconnects[0].reason_code == mqtt5.DisconnectReasonCode.ADMINISTRATIVE_ACTION
