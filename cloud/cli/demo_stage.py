@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -43,6 +44,7 @@ class Stage:
         self.repository = repository
         self.out = out
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = -1
 
     @property
     def cloud(self) -> Path:
@@ -123,13 +125,21 @@ class Stage:
         if len(os.fsencode(str(longest))) > _SOCKET_LIMIT:
             why = f"the path {longest} is longer than a Unix socket's may be ({_SOCKET_LIMIT} bytes)"
             raise exits.Failure(f"cannot play the demo in {self.folder}: {why}; give --to with a shorter one")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise exits.Failure(f"cannot play the demo in {self.folder}: another one plays there; give --to") from None
         _sweep(self.folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        os.close(self._lock)
 
     def _short(self, argument: str) -> str:
         for base in (Path.cwd(), self.repository):
