@@ -187,12 +187,14 @@ class Connection:
                 retain=bool(packet.retain),
                 properties=_incoming_fields(packet),
             )
-            for filter_, sinks in list(self._sinks.items()):
-                if topics.matches(filter_, message.topic, mqtt=True):
-                    for _, deliver in list(sinks):
-                        deliver(message)
+            for deliver in self._takers(message.topic):
+                deliver(message)
             if control is not None:
                 self._client.invoke_publish_acknowledgement(control)
+
+    def _takers(self, topic: str) -> list[Deliver]:
+        matching = [sinks for filter_, sinks in self._sinks.items() if topics.matches(filter_, topic, mqtt=True)]
+        return [deliver for sinks in matching for _, deliver in sinks]
 
     def _connection_up(self, session_present: bool) -> None:
         self.connected = True
