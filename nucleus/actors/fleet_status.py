@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -135,7 +136,7 @@ class FleetStatus:
             "thing": self._thing,
             "overallDeviceStatus": status.overall(self._health().values()),
             "sequenceNumber": sequence,
-            "timestamp": self._store.now(),
+            "timestamp": int(time.time() * 1000),
             "messageType": kind,
             "trigger": trigger,
         }

@@ -99,7 +99,6 @@ class ComponentStore:
         digest = file_digest(path)
         if mark.exists() and mark.read_text() == digest and target.is_dir():
             return
-        shutil.rmtree(target, ignore_errors=True)
         files.make_directory(target.parent, 0o755)
         files.unzip(path, target, limit_bytes=STORE_LIMIT_BYTES)
         for unpacked in (one for one in target.rglob("*") if one.is_file()):
