@@ -233,7 +233,7 @@ def _enter(life: Life, to: State, event: Event, now: float) -> Life:
     if life.state in _COUNTED and event.kind is not Kind.NEXT:
         better = event.kind not in (*AWAY, Kind.NOT_READY)  # a request says nothing about the state's health
         errors = {state: times for state, times in errors.items() if state is not life.state or not better}
-    fine = to in (S.NEW, S.RUNNING, S.FINISHED) and life.state is not S.ERRORED and not life.after_error
+    fine = to in (S.NEW, S.RUNNING, S.FINISHED) and life.state is not S.ERRORED
     return replace(
         life,
         state=to,
