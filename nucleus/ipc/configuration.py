@@ -31,6 +31,10 @@ def get(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 
 def update(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     """Merges into the caller's own configuration, all of it or, when one leaf is newer than the request, nothing."""
+    if one.ports.components.component(one.caller) is None:
+        raise rpc.OperationError(
+            "UnauthorizedError", f"{one.caller} is no component and has no configuration to update"
+        )
     key_path, value = request.get("keyPath", []), request["valueToMerge"]
     if not key_path and not isinstance(value, dict):
         raise rpc.OperationError("InvalidArgumentsError", "cannot update the root: valueToMerge is no object")

@@ -59,6 +59,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, owner: Owner) -> None:
         self.component = ""
         self.dropped_events = 0
+        self._told_dropped = 0
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()  # when the incomplete frame began
@@ -279,6 +280,9 @@ class Connection(asyncio.BufferedProtocol):
     def tick(self, now: float) -> None:
         """Enforces the time limits; called about once a second."""
         limits = self._owner.limits
+        if self.dropped_events != self._told_dropped:
+            self._told_dropped = self.dropped_events
+            self._owner.log.warning("ipc.events_dropped", component=self.component, so_far=self.dropped_events)
         taken = self._written_bytes - self._transport.get_write_buffer_size()
         if taken != self._progress[0] or not (self._closing or self._is_behind()):
             self._progress = (taken, now)

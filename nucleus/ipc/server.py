@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import traceback
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -136,5 +137,9 @@ class Server:
         elif isinstance(error, errors.NucleusError):
             one.fail(rpc.OperationError("ServiceError", error.detail, context={"code": error.code}))
         else:
-            self.log.error("ipc.handler_failed", operation=one.operation, component=one.caller, error=repr(error))
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(last.filename).name}:{last.lineno}"
+            self.log.error(
+                "ipc.handler_failed", operation=one.operation, component=one.caller, error=repr(error), where=where
+            )
             one.fail(rpc.OperationError("ServiceError", f"cannot {one.operation}: internal failure, see the log"))

@@ -366,6 +366,7 @@ def test_subscriber_when_it_never_reads_then_bounded_counted_and_closed(quick: f
 
     assert slow.dropped_events > 100
     assert quick.do(slow.queued_bytes) < 2 * QUICK.queued_bytes
+    quick.log.wait_for("ipc.events_dropped")
     quick.log.wait_for("ipc.connection_aborted")  # only then it reads
     received = sum(message.stream_id == 1 for message in bad.read_to_end())
     assert 0 < received <= 200 - slow.dropped_events
@@ -395,3 +396,13 @@ def test_client_when_it_vanishes_in_the_middle_then_its_subscriptions_go(quick: 
     quick.log.wait_for("ipc.disconnected")
 
     assert quick.do(lambda: quick.broker.publish("a", b"", "good")) == 0
+
+
+def test_client_when_it_vanishes_before_the_suback_then_the_uplink_subscription_goes(
+    quick: fakes_ipc.World, good: Raw
+) -> None:
+    with Raw(quick.path, "token-bad") as bad:
+        bad.send(request(1, "SubscribeToIoTCore", b'{"topicName":"t","qos":"0"}'))
+    quick.log.wait_for("ipc.disconnected")
+
+    assert quick.do(lambda: quick.uplink.subscriptions) == 0

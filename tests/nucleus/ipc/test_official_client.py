@@ -427,6 +427,11 @@ def test_update_configuration_when_access_control_or_no_object_then_invalid_argu
         official("test.App", {}).update_configuration(key_path=path, timestamp=_time(9000), value_to_merge=value)
 
 
+def test_update_configuration_when_caller_is_no_component_then_unauthorized(official: Official) -> None:
+    with pytest.raises(model.UnauthorizedError):
+        official("greengrass-cli#user-1").update_configuration(timestamp=_time(9000), value_to_merge={"a": 1})
+
+
 def test_configuration_update_when_values_change_then_one_event_each_with_the_path(official: Official) -> None:
     watcher = official("test.Watcher", {})
     client = official("test.App", {}, **VALUES)
