@@ -56,13 +56,15 @@ def listed(call: calls.Call) -> dict[str, Any]:
     if history not in ("ALL", "LATEST_ONLY"):
         message = f"cannot list deployments: historyFilter {history!r} is neither ALL nor LATEST_ONLY"
         raise errors.validation(message, [("historyFilter", "ALL or LATEST_ONLY")])
-    limit = call.size(default=50)
+    limit, after = call.size(default=50), call.after()
+    if after and not after.partition(" ")[0].isdigit():
+        raise errors.validation("cannot go on: nextToken is not one of ListDeployments", [("nextToken", "unknown")])
     rows = deployments.listed(
         call.tx,
         target_arn=call.first("targetArn"),
         parent_arn=call.first("parentTargetArn"),
         latest_only=history == "LATEST_ONLY",
-        after=call.after(),
+        after=after,
         limit=limit + 1,
     )
     rows, more = calls.page(rows, limit, deployments.key)

@@ -1,1 +1,4 @@
-"""Artifact bytes: files below the service's root (S3 later). What flows in: streams; out: streams with ranges, digests."""
+"""Artifact bytes: files below the service's root (S3 later).
+
+What flows in: streams. What flows out: streams with ranges, digests.
+"""

@@ -225,3 +225,9 @@ def test_effective_deployments_when_queued_then_listed(service: running_service.
     assert [(one["deploymentId"], one["coreDeviceExecutionStatus"]) for one in found] == [
         (made["deploymentId"], "QUEUED")
     ]
+
+
+def test_list_when_token_is_of_another_list_then_validation_exception(service: running_service.Service) -> None:
+    refused = _refusal(service.client("greengrassv2").list_deployments, nextToken="YWJj")
+
+    assert refused["Error"]["Code"] == "ValidationException"
