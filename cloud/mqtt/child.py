@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 import sys
+from asyncio import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,9 +26,11 @@ _STEADY_S = 30.0  # a child that lived so long starts the backoff anew
 class Log(Protocol):
     """structlog's logger, or the device's own."""
 
-    def info(self, event: str, **fields: Any) -> Any: ...
+    def info(self, event: str, **fields: Any) -> Any:
+        """Records an event."""
 
-    def warning(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Records an event somebody should look at."""
 
 
 class Child:
@@ -38,77 +41,78 @@ class Child:
         self._host = host
         self._port = port
         self._log = log
-        self._listening: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._said: list[str] = []
-        self.pid = 0
 
-    async def listening(self) -> int:
-        """The port, once the first process listens; raises RuntimeError if it could not start."""
-        return await self._listening
+    async def start(self) -> tuple[subprocess.Process, int]:
+        """A new process that listens, and its port; raises RuntimeError with the process's own words if it cannot."""
+        process = await subprocess.create_subprocess_exec(
+            sys.executable, "-m", "cloud.mqtt.broker", "--supervised",
+            "--root", str(self._root), "--host", self._host, "--port", str(self._port),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        heard = False
+        try:
+            async with asyncio.timeout(_START_S):
+                line = await _stream(process.stdout).readline()
+            heard = True
+        finally:
+            if not heard:
+                await _end(process)
+        if not line:
+            said = (await _stream(process.stderr).read()).decode(errors="replace").strip().splitlines()
+            code = await process.wait()
+            raise RuntimeError(f"cannot start the broker: {said[-1] if said else f'it ended with code {code}'}")
+        self._port = int(json.loads(line)["port"])
+        self._log.info("broker.listening", host=self._host, port=self._port, pid=process.pid)
+        return process, self._port
 
-    async def run(self) -> None:
-        """Starts and restarts until cancelled."""
+    async def run(self, process: subprocess.Process) -> None:
+        """Watches a started process and starts the next when it dies, until cancelled."""
         delay_s = _BACKOFF_S[0]
         loop = asyncio.get_running_loop()
         while True:
-            started_at = loop.time()
-            code = await self._live()
-            if not self._listening.done():
-                said = self._said[-1] if self._said else f"exit code {code}"
-                self._listening.set_exception(RuntimeError(f"cannot start the broker: {said}"))
-                return
-            if loop.time() - started_at > _STEADY_S:
+            began = loop.time()
+            code = await self._live(process)
+            if loop.time() - began > _STEADY_S:
                 delay_s = _BACKOFF_S[0]
             self._log.warning("broker.exited", code=code, restart_after_s=round(delay_s, 2))
+            process, delay_s = await self._restart(delay_s)
+
+    async def _restart(self, delay_s: float) -> tuple[subprocess.Process, float]:
+        """The next process, after a wait that grows; with the wait for the one after it."""
+        while True:
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             delay_s = min(delay_s * 2, _BACKOFF_S[1])
+            try:
+                process, _ = await self.start()
+            except (RuntimeError, OSError, TimeoutError) as error:
+                self._log.warning("broker.not_started", why=str(error))
+                continue
+            return process, delay_s
 
-    async def _live(self) -> int:
-        """One process from start to end; ends it when cancelled."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "cloud.mqtt.broker", "--supervised",
-            "--root", str(self._root), "--host", self._host, "--port", str(self._port),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        self.pid = process.pid
+    async def _live(self, process: subprocess.Process) -> int:
+        """One process to its end; ends it when cancelled."""
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._hear(process.stderr))
-                group.create_task(self._hear_port(process.stdout))
-                return await process.wait()
+            while line := await _stream(process.stderr).readline():
+                self._log.info("broker.reported", text=line.decode(errors="replace").rstrip())
+            return await process.wait()
         finally:
             await _end(process)
-
-    async def _hear_port(self, stream: asyncio.StreamReader | None) -> None:
-        line = await stream.readline() if stream is not None else b""
-        if not line:
-            return
-        self._port = int(json.loads(line)["port"])
-        self._log.info("broker.listening", host=self._host, port=self._port, pid=self.pid)
-        if not self._listening.done():
-            self._listening.set_result(self._port)
-
-    async def _hear(self, stream: asyncio.StreamReader | None) -> None:
-        while stream is not None and (line := await stream.readline()):
-            text = line.decode(errors="replace").rstrip()
-            self._said = [*self._said[-9:], text]
-            self._log.info("broker.reported", text=text)
 
 
 @asynccontextmanager
 async def broker(root: Path, *, host: str, port: int, log: Log) -> AsyncIterator[tuple[socket_port.SocketPort, int]]:
     """A running broker and the port it listens on (0 asks for a free one); it is ended with the block.
 
-    `root` must hold `server.pem`, `server.key` and `ca.pem`. Raises RuntimeError if the broker cannot start.
+    `root` must hold `server.pem`, `server.key` and `ca.pem`. Raises RuntimeError if the broker cannot start; what the
+    block itself raises comes out in the ExceptionGroup of a TaskGroup.
     """
     child = Child(root, host, port, log)
     to = socket_port.SocketPort(root)
+    process, number = await child.start()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(child.run())]
+        tasks = [group.create_task(child.run(process)), group.create_task(to.run())]
         try:
             async with asyncio.timeout(_START_S):
-                number = await child.listening()
-                tasks.append(group.create_task(to.run()))
                 await to.connected()
             yield to, number
         finally:
@@ -116,7 +120,7 @@ async def broker(root: Path, *, host: str, port: int, log: Log) -> AsyncIterator
                 task.cancel()
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: subprocess.Process) -> None:
     """Closes the child's input, which ends it; kills it after a while."""
     if process.stdin is not None:
         process.stdin.close()
@@ -126,3 +130,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _stream(stream: asyncio.StreamReader | None) -> asyncio.StreamReader:
+    assert stream is not None  # every stream of the child is a pipe
+    return stream

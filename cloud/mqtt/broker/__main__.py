@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -25,8 +26,9 @@ def main() -> None:
     )
     try:
         asyncio.run(_run(settings, supervised=arguments.supervised))
-    except OSError as error:
-        sys.exit(f"cannot run the broker on {settings.host}:{settings.port} with {settings.root}: {error}")
+    except* (OSError, sqlite3.Error) as group:
+        why = "; ".join(str(error) for error in group.exceptions)
+        sys.exit(f"cannot run the broker on {settings.host}:{settings.port} with {settings.root}: {why}")
 
 
 def _arguments() -> argparse.Namespace:

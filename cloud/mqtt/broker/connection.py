@@ -10,35 +10,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections import deque
 from typing import cast
 
 from cloud.core import tls
-from cloud.mqtt.broker import conversation, limits, link, prompt
+from cloud.mqtt.broker import conversation, limits, link, pacing, prompt
 from nucleus.wire import mqtt, mqtt_packets, mqtt_properties
 
 _HIGH_WATER_BYTES = 65_536
+_HANDSHAKE_STEPS = 6  # TLS 1.2 and 1.3 need two or three
 _SHARED = memoryview(bytearray(262_144))
-
-
-class Pacer:
-    """Makes a few handshake steps per turn of the loop, first come first served."""
-
-    def __init__(self, steps_per_turn: int) -> None:
-        self._steps = steps_per_turn
-        self._waiting: deque[tuple[Connection, bytes]] = deque()
-
-    def add(self, connection: Connection, data: bytes) -> None:
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
-        self._waiting.append((connection, data))
-
-    def _turn(self) -> None:
-        turn = [self._waiting.popleft() for _ in range(min(self._steps, len(self._waiting)))]
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._turn)
-        for connection, data in turn:
-            connection.shake_hands(data)
 
 
 class Floor:
@@ -57,7 +37,7 @@ class Floor:
         self.totals = totals
         self.context = context
         self.connections = connections
-        self.pacer = Pacer(totals.handshake_steps_per_turn)
+        self.pacer = pacing.Pacer(totals.handshake_steps_per_turn)
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -68,6 +48,7 @@ class Connection(asyncio.BufferedProtocol):
         "_floor",
         "_held",
         "_loop",
+        "_steps",
         "_tls",
         "_transport",
         "closing_at",
@@ -85,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._decoder = mqtt.Decoder()
         self.link: link.Link | None = None
         self.opened_at = self._loop.time()
+        self._steps = 0
         self.stuck_at = 0.0  # since when the socket takes nothing; 0 = it does
         self.closing_at = 0.0  # since when we wait for the last bytes to leave
 
@@ -167,6 +149,9 @@ class Connection(asyncio.BufferedProtocol):
         machine = self._tls
         if self._transport is None or machine is None or self._transport.is_closing():
             return
+        if self._steps < _HANDSHAKE_STEPS:
+            self.opened_at = self._loop.time()  # in a storm of reconnects it was we who kept the client waiting
+        self._steps += 1
         self.resume()
         self._decrypt(machine, data)
 

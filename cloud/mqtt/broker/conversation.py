@@ -78,8 +78,7 @@ def _connect(desk: Desk, of: link.Link, connect: mqtt_packets.Connect) -> None:
     present = desk.router.attach(of, clean_start=connect.clean_start, expiry_s=expiry_s)
     of.connected = True
     of.packet(mqtt_packets.Connack(present, 0, _agreed(of, connect, expiry_s)))
-    if of.session is not None:
-        of.session.resume(of)
+    desk.router.resume(of)
 
 
 def _agree(of: link.Link, connect: mqtt_packets.Connect) -> int:

@@ -232,5 +232,5 @@ def _bind(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _bare(value: Any) -> Any:
     if isinstance(value, messages.Message):
-        return msgspec.structs.replace(value, encoded=None)
+        return msgspec.structs.replace(value, encoded=None, row=0, references=0)
     return value

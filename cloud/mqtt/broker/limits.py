@@ -41,7 +41,7 @@ class Totals(msgspec.Struct, frozen=True):
     queued_bytes: int = 268_435_456
     retained_messages: int = 50_000
     retained_bytes: int = 67_108_864
-    handshake_steps_per_turn: int = 4  # one costs about a millisecond: connected devices get their turn in between
+    handshake_steps_per_turn: int = 4
     principal_wait_s: float = 2.0
 
 

@@ -98,13 +98,17 @@ class Router:
         session.expiry_s = expiry_s
         session.ends_at_ms = 0
         session.pending_will = None
-        session.link = to
         to.session = session
         self.links[to.client_id] = to
         if expiry_s:
             self.around.journal.put_session(session.client_id, expiry_s, 0)
-        self.announce(presence.connected(to, self.around.now_ms))
         return present
+
+    def resume(self, to: link.Link) -> None:
+        """After CONNACK: sends what waits, and tells the world that the client is here."""
+        if to.session is not None:
+            to.session.resume(to)
+        self._announce(presence.connected(to, self.around.now_ms))
 
     def detach(self, of: link.Link, reason: str) -> None:
         """The connection is gone, or about to be: sends the will or keeps it for later, and lets the session age."""
@@ -115,7 +119,7 @@ class Router:
         del self.links[of.client_id]
         session.release_slowed()
         will, of.will = of.will, None
-        self.announce(presence.disconnected(of, reason, self.around.now_ms))
+        self._announce(presence.disconnected(of, reason, self.around.now_ms))
         if will is not None:
             message, delay_s = will
             delay_s = min(delay_s, session.expiry_s)
@@ -138,8 +142,7 @@ class Router:
         for subscription in session.subscriptions.values():
             self._table.remove(subscription.filter, subscription.group, session)
         session.subscriptions = {}
-        if session.expiry_s:
-            session.clear()
+        session.clear()
         self.sessions.pop(session.client_id, None)
         self._send_will(session)
 
@@ -156,7 +159,7 @@ class Router:
             if session.ends_at_ms <= now_ms:
                 self.end(session)
 
-    def announce(self, message: messages.Message | None) -> None:
+    def _announce(self, message: messages.Message | None) -> None:
         if message is not None:
             self.publish(message)
 

@@ -196,8 +196,8 @@ class Session:
 
     def clear(self) -> None:
         """Forgets queue and window, here and on disk."""
-        undelivered = self.undelivered()
-        self.around.journal.forget_session(self.client_id, undelivered if self.expiry_s else ())
+        if self.expiry_s:
+            self.around.journal.forget_session(self.client_id, self.undelivered())
         self.around.counters.queued_bytes -= self.queued_bytes
         self.queued_bytes = 0
         self.queue, self.in_flight = _NOTHING, {}

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 
 import msgspec
 from awscrt import mqtt5
 
-from cloud.mqtt import port
 from tests.cloud.mqtt import clients, harness
 
 JOBS = "$aws/things/one/jobs/notify"
@@ -283,11 +280,3 @@ async def test_kick_when_asked_then_client_is_disconnected_with_the_reason(bench
     device.stop()
     assert device.disconnects[0] is not None
     assert device.disconnects[0].reason_code == mqtt5.DisconnectReasonCode.ADMINISTRATIVE_ACTION
-
-
-async def test_port_when_broker_is_killed_then_publishing_goes_on(bench: harness.Bench) -> None:
-    os.kill(bench.broker_pid(), signal.SIGKILL)
-
-    await bench.port.publish("shared/x", b"1")
-
-    assert isinstance(bench.port, port.BrokerPort)

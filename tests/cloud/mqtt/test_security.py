@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
-import signal
 import ssl
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from awscrt import mqtt5
 
-from cloud.mqtt import addresses
 from nucleus.wire import mqtt, mqtt_packets, mqtt_properties
 from tests.cloud import certificates
 from tests.cloud.mqtt import clients, harness
@@ -259,38 +254,3 @@ def _mutate(chance: random.Random, packet: bytearray) -> bytes:
             case _:
                 packet += packet[: chance.randint(0, len(packet))]
     return bytes(packet)
-
-
-async def test_child_when_its_parent_is_killed_then_it_ends(tmp_path: Path) -> None:
-    certificates.Authority(tmp_path).server()
-    program = Path(__file__).with_name("parent.py")
-    parent = await asyncio.create_subprocess_exec(
-        sys.executable, str(program), str(tmp_path), stdout=asyncio.subprocess.PIPE
-    )
-    assert parent.stdout is not None
-    child_pid = int(await parent.stdout.readline())
-    watched = os.pidfd_open(child_pid)
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(watched, ended.set)
-
-    os.kill(parent.pid, signal.SIGKILL)
-    await parent.wait()
-
-    async with asyncio.timeout(clients.WAIT_S):
-        await ended.wait()
-    asyncio.get_running_loop().remove_reader(watched)
-    os.close(watched)
-
-
-async def test_socket_when_folder_has_a_long_name_then_service_connects(tmp_path: Path) -> None:
-    deep = tmp_path / ("d" * 120)
-
-    async with harness.running(deep) as bench:
-        await bench.port.publish("shared/x", b"")
-
-    with addresses.short(deep / "broker.sock") as path:
-        assert len(path) <= 107
-
-
-async def test_socket_when_broker_runs_then_only_its_owner_may_use_it(bench: harness.Bench) -> None:
-    assert (bench.directory / "broker.sock").stat().st_mode & 0o777 == 0o600

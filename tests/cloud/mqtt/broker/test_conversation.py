@@ -51,7 +51,19 @@ def test_connect_when_enhanced_authentication_is_wanted_then_refused(table: tabl
     assert answer.reason == Reason.BAD_AUTHENTICATION_METHOD
 
 
-def test_connect_when_broker_has_all_the_sessions_it_may_then_refused(tmp_path: object, table: tables.Table) -> None:
+def test_connect_when_messages_wait_then_connack_comes_first(table: tables.Table) -> None:
+    watcher = table.operator("watcher", properties=tables.persistent())
+    watcher.subscribe("$aws/events/presence/#")
+    watcher.say(mqtt_packets.Disconnect())
+
+    again = tables.Client(table, tables.OPERATOR, limits.DEVICE)
+    again.connect("watcher", clean_start=False, properties=tables.persistent())
+
+    assert isinstance(again.said[0], mqtt_packets.Connack)
+    assert again.said[1:]
+
+
+def test_connect_when_broker_has_all_the_sessions_it_may_then_refused(table: tables.Table) -> None:
     table.around.totals = limits.Totals(sessions=1)
     table.operator("first")
     client = tables.Client(table, tables.OPERATOR, limits.DEVICE)
@@ -291,3 +303,15 @@ def test_session_when_client_returns_then_unacknowledged_come_first_with_dup(tab
 
     got = list(tables.published(again.said))
     assert [(each.payload, each.dup) for each in got] == [(b"1", True), (b"2", True), (b"3", False)]
+
+
+def test_session_when_it_ends_with_messages_waiting_then_their_bytes_are_given_back(table: tables.Table) -> None:
+    reader = table.operator("reader")
+    reader.subscribe("a")
+    table.operator("publisher").publish("a", b"x" * 1000)
+    queued = table.around.counters.queued_bytes
+
+    reader.say(mqtt_packets.Disconnect())
+
+    assert queued > 1000
+    assert table.around.counters.queued_bytes == 0

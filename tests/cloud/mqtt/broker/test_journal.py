@@ -117,3 +117,22 @@ async def test_commit_when_disk_refuses_then_pubacks_are_withheld_until_it_takes
 def test_file_when_made_then_only_its_owner_may_read_it(tmp_path: Path, table: tables.Table) -> None:
     assert table.around.totals == limits.Totals()
     assert (tmp_path / "broker.db").stat().st_mode & 0o777 == 0o600
+
+
+async def test_restart_when_a_kept_message_is_queued_again_then_it_survives_once_more(
+    tmp_path: Path, table: tables.Table
+) -> None:
+    table.operator("first", properties=tables.persistent()).subscribe("a")
+    table.operator("publisher").publish("a", b"kept", retain=True)
+    await table.commit()
+
+    second = tables.Table(tmp_path / "broker.db")
+    second.operator("late", properties=tables.persistent()).subscribe("a")
+    await second.commit()
+    second.journal.stop()
+    await second.journal.run()
+    third = tables.Table(tmp_path / "broker.db")
+
+    assert [each.message.payload for each in third.router.sessions["late"].queue] == [b"kept"]
+    third.journal.stop()
+    await third.journal.run()
