@@ -110,7 +110,7 @@ def find_recipe(folder: Path) -> Path:
 def watch(folders: set[Path], changed: Callable[[str], object], stop: threading.Event | None = None) -> None:
     """Calls `changed` with the name of a saved file, once for each burst of changes, until `stop` is set."""
     stop = stop or threading.Event()
-    saved: queue.Queue[str] = queue.Queue(1000)
+    saved: queue.Queue[Path] = queue.Queue(1000)
     observer = observers.Observer()
     for folder in folders:
         observer.schedule(_Saves(saved), str(folder), recursive=True)
@@ -126,7 +126,7 @@ def watch(folders: set[Path], changed: Callable[[str], object], stop: threading.
 
 
 class _Saves(events.FileSystemEventHandler):  # watchdog calls methods of a subclass
-    def __init__(self, saved: queue.Queue[str]) -> None:
+    def __init__(self, saved: queue.Queue[Path]) -> None:
         self._saved = saved
 
     def on_any_event(self, event: events.FileSystemEvent) -> None:
@@ -136,20 +136,23 @@ class _Saves(events.FileSystemEventHandler):  # watchdog calls methods of a subc
         if any(fnmatch.fnmatch(part, pattern) for part in path.parts for pattern in _IGNORED):
             return
         if not self._saved.full():  # a full queue has woken the loop already
-            self._saved.put_nowait(path.name)
+            self._saved.put_nowait(path)
 
 
-def _burst(saved: queue.Queue[str]) -> str:
-    """The first name of a burst, once it is over; empty if nothing was saved for a while."""
+def _burst(saved: queue.Queue[Path]) -> str:
+    """The name of the last file of a burst that is still there, once it is over; empty if nothing was saved for a while."""
     try:
-        name = saved.get(timeout=1)
+        seen = [saved.get(timeout=1)]
     except queue.Empty:
         return ""
     while True:
         try:
-            saved.get(timeout=_QUIET_S)
+            seen.append(saved.get(timeout=_QUIET_S))
         except queue.Empty:
-            return name
+            break
+    # Editors write beside the file and rename: the other names are gone by now.
+    left = [path for path in seen if path.exists()] or seen
+    return left[-1].name
 
 
 def _wait_deployed(ipc: client.Client, deployment_id: str) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from nucleus.cli import exits
+from nucleus.core import errors
+
 
 @click.command()
 @click.option(
@@ -24,4 +27,7 @@ def run(root: Path, config: Path | None) -> int:
     """Runs the nucleus of one device until SIGTERM or SIGINT."""
     from nucleus import app  # the daemon is imported for this verb alone
 
-    return app.run(root.absolute(), config.absolute() if config else None)
+    try:
+        return app.run(root.absolute(), config.absolute() if config else None)
+    except errors.NucleusError as error:
+        raise exits.Failure(error.detail) from None
