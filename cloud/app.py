@@ -25,7 +25,7 @@ from cloud.api import device_server
 from cloud.api import services as api_services
 from cloud.mqtt import bell, child, port, principals, sender, services
 from cloud.objects import files
-from cloud.store import database, founding, pki
+from cloud.store import database, founding, objects_index, pki
 
 Settings = cloud_settings.Settings
 
@@ -70,6 +70,8 @@ async def serve(root: Path, settings: Settings, log: structlog.stdlib.BoundLogge
         store.create()
         objects = files.Objects(root / "objects")
         objects.clean()
+        with store.read() as tx:
+            objects.sweep(objects_index.referenced(tx))
         bells = _Bells(bell.Bell(), bell.Bell())
         shared = api_services.Services(
             database=store,

@@ -12,10 +12,11 @@ from cloud.api import calls, errors, tags
 from cloud.core import revision
 from cloud.store import components, deployments, identities, jobs, tokens
 from cloud.store import tags as tag_store
+from nucleus.core import builtin
 
 _CREATE = "CreateDeployment"
 # Part of a device's own software: configured by deployments, never handed out by the registry.
-_BUILT_IN = frozenset({"aws.greengrass.Nucleus", "aws.greengrass.NucleusLite", "aws.greengrass.Cli"})
+_BUILT_IN = builtin.NAMES | {"aws.greengrass.NucleusLite"}
 
 
 def create(call: calls.Call) -> dict[str, Any]:
