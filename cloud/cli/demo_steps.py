@@ -13,8 +13,8 @@ from typing import Any
 from rich import console
 
 from cloud.cli import demo_stage, listen
-from cloud.cli import deploy as deploying
 from cloud.cli import progress as following
+from cloud.cli import watch as watching
 from nucleus.cli import exits
 
 Figures = list[tuple[str, str]]
@@ -162,7 +162,7 @@ def kill_a_nucleus(stage: demo_stage.Stage) -> Figures:
     fault.unlink()
     killed = time.monotonic()
     stage.start(thing, "nucleus", "run", "--root", str(device))
-    standing, code = deploying.watch(session, deployment_id, stage.out, frozenset({MONITOR}), 60)
+    standing, code = watching.follow(session, deployment_id, stage.out, frozenset({MONITOR}), 60)
     _require(code == exits.OK, f"the deployment ended with {[one.line() for one in standing.devices]}")
     recovered_s = time.monotonic() - killed
     for name in DEVICES:

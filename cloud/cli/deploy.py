@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,10 @@ import msgspec
 from msgspec import Struct
 from rich import console
 
-from cloud.cli import progress, revision, targets, view
+from cloud.cli import progress, revision, targets
 from cloud.cli import session as sessions
+from cloud.cli import watch as watching
 from nucleus.cli import arguments, exits, output
-
-_LOOK_S = 0.2  # between two looks at the devices
-_FORGIVEN_S = 20.0  # how long the service may be away while we watch
 
 
 class Base(Struct, frozen=True):
@@ -69,34 +65,11 @@ def deploy(root: Path | None, target: str, output_: str, **options: Any) -> int:
     code = exits.OK
     if not options["no_wait"]:
         names = frozenset(step.component for step in plan.steps)
-        standing, code = watch(session, made["deploymentId"], out, names, options["timeout_s"])
-        _conclude(out, standing, code)
+        standing, code = watching.follow(session, made["deploymentId"], out, names, options["timeout_s"])
+        watching.conclude(out, standing, code)
     if output_ == "json":
         output.record("deployment", {**msgspec.to_builtins(standing), "exitCode": code}, output_)
     return code
-
-
-def watch(
-    session: sessions.Session, deployment_id: str, out: console.Console, names: frozenset[str], timeout_s: float = 0
-) -> tuple[progress.Standing, int]:
-    """Shows a deployment until it has ended on every device; gives the last standing and the exit code."""
-    pause = threading.Event()
-    deadline = time.monotonic() + timeout_s if timeout_s else None
-    standing, seen_at = progress.Standing(deployment_id, "ACTIVE"), time.monotonic()
-    with view.View(out, names) as show:
-        while True:
-            try:
-                standing, seen_at = progress.read(session, deployment_id), time.monotonic()
-            except exits.Failure as failure:
-                # A restart of the service is no reason to lose sight of a deployment that goes on.
-                if failure.code != exits.ERROR or time.monotonic() - seen_at > _FORGIVEN_S:
-                    raise
-            show(standing)
-            if standing.ended:
-                return standing, progress.exit_code(standing)
-            if deadline is not None and time.monotonic() >= deadline:
-                return standing, exits.TIMED_OUT
-            pause.wait(_LOOK_S)
 
 
 def _base(session: sessions.Session, arn: str, *, last_good: bool, latest: bool) -> Base:
@@ -172,16 +145,3 @@ def _request(arn: str, plan: revision.Plan, base: Base, options: Mapping[str, An
     if options["name"]:
         request["deploymentName"] = options["name"]
     return request
-
-
-def _conclude(out: console.Console, standing: progress.Standing, code: int) -> None:
-    if not standing.devices:
-        out.print("No device is in the target yet; whoever joins gets this revision.", highlight=False)
-        return
-    if code == exits.TIMED_OUT:
-        waiting = ", ".join(device.thing for device in standing.devices if not device.ended)
-        out.print(f"Stopped watching; not ended on {waiting}. The deployment goes on.", style="yellow")
-    for cause, things in progress.causes(standing.devices):
-        out.print(f"Failed on {', '.join(things)}: {cause}", style="red", markup=False, highlight=False, soft_wrap=True)
-    good = sum(device.succeeded for device in standing.devices)
-    out.print(f"{good} of {len(standing.devices)} devices succeeded.", highlight=False)

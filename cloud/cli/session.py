@@ -132,7 +132,7 @@ def open_session(root: Path | None) -> Session:
         raise exits.Failure(f"cannot reach the service of {root}: endpoints.json is damaged; restart it") from None
     keys = _keys(root / "operator" / "credentials")
     # Instance variables win over the environment and over files: AWS_PROFILE must not lead elsewhere.
-    made.set_config_variable("profile", None)
+    made.set_config_variable("profile", "default")
     made.set_config_variable("config_file", str(root / "operator" / "config"))
     made.set_config_variable("credentials_file", str(root / "operator" / "credentials"))
     made.set_config_variable("region", endpoints["region"])

@@ -15,6 +15,7 @@ VERBS = (
     ("component publish", "cloud.cli.component:publish", "Uploads artifacts and registers a component version."),
     ("component versions", "cloud.cli.component:versions", "Lists the published versions of a component."),
     ("deploy", "cloud.cli.deploy:deploy", "Changes what a group or a device runs, and watches it happen."),
+    ("watch", "cloud.cli.watch:watch", "Watches a deployment until it has ended."),
     ("get", "", "Lists what the service knows."),
     ("get devices", "cloud.cli.get:devices", "Core devices and their health."),
     ("get components", "cloud.cli.get:components", "Components on a device, or published ones."),

@@ -13,6 +13,7 @@ import click
 from nucleus.cli import daemon, exits
 from nucleus.host import places
 
+_DAEMON = "greengrass"  # the original's name for the daemon's own log
 _LOOK_S = 0.2  # between two looks at a followed file
 
 
@@ -22,13 +23,15 @@ _LOOK_S = 0.2  # between two looks at a followed file
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many last lines.")
 def logs(component: str | None, root: Path, follow: bool, lines: int) -> None:
-    """Shows the last lines of a component's log; without a name, which logs there are."""
+    """Shows the last lines of a component's log, or of the `nucleus`; without a name, which logs there are."""
     directory = places.Places(root.absolute()).logs
     known = sorted(path.stem for path in directory.glob("*.log"))
     if component is None:
         for name in known:
             click.echo(name)
         return
+    if component == "nucleus":
+        component = _DAEMON
     # A name, never a path: it may come from a script.
     if component not in known:
         have = ", ".join(known) or "none yet"

