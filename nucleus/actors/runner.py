@@ -35,13 +35,15 @@ OUTCOMES = {
 
 
 class Tools(Struct, frozen=True):
-    """What all runners share. `post` puts an event of a component into the supervisor's queue."""
+    """What all runners share. `post` puts an event of a component into the supervisor's queue; `noticed` tells that
+    something others may see has changed without an event."""
 
     places: places.Places
     environment: Mapping[str, str]
     processes: process.Processes
     group: asyncio.TaskGroup
     post: Callable[[str, Event], Awaitable[None]]
+    noticed: Callable[[], None]
     log: logs.Log
 
 
@@ -185,6 +187,7 @@ class Runner:
         try:
             async with asyncio.timeout(script.timeout_s or None) as timeout:
                 self._clocks[phase] = _Clock(time.monotonic(), script.timeout_s, timeout)
+                self._tools.noticed()
                 code = await child.wait()
         except TimeoutError:
             if phase not in (Phase.SHUTDOWN, Phase.UNINSTALL):  # there everything is ended next

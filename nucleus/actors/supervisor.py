@@ -45,8 +45,11 @@ class Supervisor:
         default_user: str,
         log: logs.Log,
         on_change: Callable[[Health], None],
+        *,
+        stop_s: float = STOP_S,
     ) -> None:
         self.revision = 0
+        self._stop_s = stop_s
         self._places = places
         self._environment = environment
         self._default_user = default_user
@@ -104,9 +107,9 @@ class Supervisor:
         self._put(name, Event(_REPORTS[state], reason=f"the component reported {state} by UpdateState"))
 
     def stop(self) -> None:
-        """Ends all components, dependents first; `run` returns when that is done, at the latest after STOP_S."""
+        """Ends all components, dependents first; `run` returns when that is done, at the latest after `stop_s`."""
         if self._stop_by is None:
-            self._stop_by = time.monotonic() + STOP_S
+            self._stop_by = time.monotonic() + self._stop_s
             self._put("", None)
 
     def set_default_user(self, text: str) -> None:
@@ -139,7 +142,8 @@ class Supervisor:
 
     async def run(self) -> None:
         """Runs until `stop` has ended every component. When cancelled it kills every process at once."""
-        self._warn_about_user()
+        if os.geteuid() == 0:
+            self._log.warning("components.run_as_root", why="components run as the daemon's user, which is root")
         processes = process.Processes(self._places.processes)
         try:
             async with asyncio.TaskGroup() as group:
@@ -149,6 +153,7 @@ class Supervisor:
                     processes=processes,
                     group=group,
                     post=self._post,
+                    noticed=self._bump,
                     log=self._log,
                 )
                 for one in self._runners.values():
@@ -170,7 +175,7 @@ class Supervisor:
                     item = await self._queue.get()
             except TimeoutError:
                 left = ", ".join(name for name, one in self._runners.items() if not lifecycle.closed(one.life))
-                self._log.error("supervisor.stop_timed_out", components=left, after_s=STOP_S)
+                self._log.error("supervisor.stop_timed_out", components=left, after_s=self._stop_s)
                 return
             self._handle(*item)
             self._end_what_may_end()
@@ -221,39 +226,40 @@ class Supervisor:
             self._log.info(
                 "component.state", component=name, version=one.record.version, state=one.life.state.name, **fields
             )
-        if one.life.state is State.UNINSTALLED and not one.life.desired:
-            self._forget(one)
+        if one.life.state is State.UNINSTALLED and one.removing:  # else it was adopted again meanwhile
+            one.close()
+            del self._runners[name], self._tokens[one.token]
         self._tell(one, before)
         return True
 
-    def _tell(self, one: runner.Runner, before: lifecycle.Life) -> None:
+    def _bump(self) -> None:
         self.revision += 1
         self._news.set()
         self._news = asyncio.Event()
+
+    def _tell(self, one: runner.Runner, before: lifecycle.Life) -> None:
+        self._bump()
         if (one.life.state, one.life.code) != (before.state, before.code):
             self._on_change(one.health(self._waiting_for(one)))
 
     # ---- the order of ending -------------------------------------------------------------------------------------
 
     def _end_what_may_end(self) -> None:
-        """Stops or removes what shall end and that no hard dependent needs any more."""
-        for one in list(self._runners.values()):
-            ends = one.removing or self._stop_by is not None
-            if not ends or one.told_to_end or self._is_needed(one):
-                continue
-            one.told_to_end = True
-            self._step(one, Event(Kind.UNINSTALL if one.removing else Kind.STOP))
+        """Stops or removes what shall end and what no hard dependent needs any more; again, as some end at once."""
+        while found := [one for one in self._runners.values() if self._may_end(one)]:
+            for one in found:
+                one.told_to_end = True
+                self._step(one, Event(Kind.UNINSTALL if one.removing else Kind.STOP))
+
+    def _may_end(self, one: runner.Runner) -> bool:
+        ends = one.removing or self._stop_by is not None
+        return ends and not one.told_to_end and not self._is_needed(one)
 
     def _is_needed(self, one: runner.Runner) -> bool:
         if one.life.state not in _ENDS_FIRST:
             return False
         ending = [each for each in self._hard_dependents(one.record.name) if each.removing or self._stop_by is not None]
         return any(not lifecycle.closed(each.life) for each in ending)
-
-    def _forget(self, one: runner.Runner) -> None:
-        one.close()
-        self._runners.pop(one.record.name, None)
-        self._tokens.pop(one.token, None)
 
     # ---- small things --------------------------------------------------------------------------------------------
 
@@ -270,11 +276,10 @@ class Supervisor:
 
     def _missing(self, one: runner.Runner) -> list[str]:
         """Hard dependencies that are not ready, with their states, in words."""
-        hard = [name for name, kind in one.record.dependencies.items() if kind == HARD]
-        known = [(name, self._runners.get(name)) for name in hard]
+        hard = [(name, self._runners.get(name)) for name, kind in one.record.dependencies.items() if kind == HARD]
         return [
             f"{name} ({other.life.state.name if other is not None else 'not here'})"
-            for name, other in known
+            for name, other in hard
             if other is None or not lifecycle.is_ready(other.life)
         ]
 
@@ -282,10 +287,6 @@ class Supervisor:
         if one.life.state is State.INSTALLED and one.life.desired and not one.life.ready:
             return f"hard dependency {', '.join(self._missing(one))}"
         return one.waiting_for()
-
-    def _warn_about_user(self) -> None:
-        if os.geteuid() == 0:
-            self._log.warning("components.run_as_root", why="components run as the daemon's user, which is root")
 
     async def _post(self, name: str, event: Event) -> None:
         await self._queue.put((name, event, 0))

@@ -119,12 +119,14 @@ class Processes:
 
     async def end(self, component: str, *, grace_s: float = descendants.GRACE_S) -> int:
         """Ends every process of a component, at most 10 s with the usual grace time; returns how many are left."""
-        left = await self._end(lambda: self._find(component), grace_s)
+        left = await self._end(self._roots(component), f"{self._owner}:{component}", grace_s)
         for process in self._children.pop(component, []):
             if left and process.running():
                 self._children.setdefault(component, []).append(process)
                 continue
-            await process.wait()  # it is dead: only the news of it may be under way
+            with contextlib.suppress(TimeoutError):  # it is dead, only the news of it may be under way
+                async with asyncio.timeout(_REAP_S):
+                    await process.wait()
             for pipe in process.pipes:
                 pipe.drain()
                 pipe.close()
@@ -132,12 +134,12 @@ class Processes:
 
     async def end_one(self, process: Process) -> int:
         """Ends one script with its descendants and its session; other scripts of the component stay."""
-        return await self._end(lambda: descendants.find((process.member,), _NOBODY), descendants.GRACE_S)
+        return await self._end([process.member], _NOBODY, descendants.GRACE_S)
 
     def kill_now(self) -> None:
         """KILL to everything of every component, without a word before; blocks until our children are reaped."""
         for _ in range(3):  # again for what was born while we were looking
-            for member in self._find(""):
+            for member in descendants.find(self._roots(""), f"{self._owner}:"):
                 descendants.send(member, signal.SIGKILL)
         for process in [one for many in self._children.values() for one in many]:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -150,17 +152,17 @@ class Processes:
             for pipe in process.pipes:
                 pipe.close()
 
-    async def _end(self, search: Callable[[], frozenset[descendants.Member]], grace_s: float) -> int:
-        ending = descendants.Ending(search, grace_s=grace_s)
+    async def _end(self, roots: list[descendants.Member], marker: str, grace_s: float) -> int:
+        """The search runs in a thread (milliseconds); it gets a list of its own, the loop goes on starting scripts."""
+        ending = descendants.Ending(lambda: descendants.find(roots, marker), grace_s=grace_s)
         while (pause_s := await asyncio.to_thread(ending.look)) is not None:  # noqa: ASYNC110  nobody tells of grandchildren
             await asyncio.sleep(pause_s)
         return len(ending.left)
 
-    def _find(self, component: str) -> frozenset[descendants.Member]:
-        """All that belongs to a component, to any if it is empty."""
+    def _roots(self, component: str) -> list[descendants.Member]:
+        """The running scripts of a component, of all if it is empty."""
         known = self._children.items()
-        roots = [one.member for name, many in known for one in many if component in ("", name) and one.running()]
-        return descendants.find(roots, f"{self._owner}:{component}")
+        return [one.member for name, many in known for one in many if component in ("", name) and one.running()]
 
     def _popen(self, order: Order, stdout: int, stderr: int) -> exits.Child:
         marker = {descendants.MARKER: f"{self._owner}:{order.component}"}
