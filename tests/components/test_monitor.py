@@ -172,8 +172,7 @@ def test_alarms_when_publishing_is_refused_then_kept_and_told_later(farm: Farm) 
     world = farm.world
     path = ("services", NAME, "configuration", "accessControl")
     allowed = {"aws.greengrass.ipc.pubsub": {"p": {"operations": ["*"], "resources": ["*"]}}}
-    world.do(world.configuration.drop, path)
-    world.do(world.configuration.put, path, {})
+    world.do(world.drop, path)
     farm.device.start_agent()
     farm.device.offer("1.0.0")
     monitor = farm.start()
@@ -182,7 +181,7 @@ def test_alarms_when_publishing_is_refused_then_kept_and_told_later(farm: Farm) 
     assert farm.published("alarms") == []
 
     allowed["aws.greengrass.ipc.mqttproxy"] = allowed["aws.greengrass.ipc.pubsub"]
-    world.do(world.configuration.put, path, allowed)
+    world.do(world.put, path, allowed)
 
     parts.until(lambda: farm.published("alarms"), "the alarm after all")
     farm.stop(monitor)
