@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from nucleus.actors import deployment
+from nucleus.actors import deployment, standing
 from nucleus.core import desired, document, errors, local
 from nucleus.core import status as statuses
 from nucleus.host import logs
@@ -59,7 +59,7 @@ class Deployer:
         self._records, bad = self._parts.store.load()
         for sentence in bad:
             self._log.error("deployment.record_lost", why=sentence)
-        deployment.give_up_on_loops(self._parts.store, self._parts.configuration, self._records, self._log)
+        standing.give_up_on_loops(self._parts.store, self._parts.configuration, self._records, self._log)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from nucleus.actors import preparation, supervisor
+from nucleus.actors import preparation, standing, supervisor
 from nucleus.core import configuration, desired, document, errors, plan, progress, status
 from nucleus.core.component import Component
 from nucleus.core.lifecycle import Effect, State
@@ -20,8 +20,8 @@ from nucleus.host import logs
 from nucleus.store import components, deployments
 from nucleus.store import configuration as configuration_store
 
-MAX_ACTIVATIONS = 3  # the third launch that finds the same deployment undecided plans back (issue "The device core", e)
 REMOVAL_S = 180.0  # Shutdown 15 s, processes 5 s each, Uninstall 120 s
+WRITE_AGAIN_S = 5.0  # after a write that the disk refused
 
 
 class Parts(Struct, frozen=True):
@@ -51,20 +51,49 @@ class Deployment:
 
     async def execute(self) -> status.Result:
         """Carries the deployment to its end. Raises Cancelled; every other failure is a result."""
-        if self._record.failure is None and not is_committed(self._parts.configuration, self._record):
+        if standing.is_settled(self._parts.configuration, self._record):
+            return self._settled_result()
+        if self._record.failure is None and not standing.is_committed(self._parts.configuration, self._record):
             try:
                 await self._begin()
             except errors.NucleusError as error:
+                if self.cancelled.is_set():
+                    raise Cancelled from error
                 self._log.error("deployment.refused", code=error.code, why=error.detail)
                 return status.failure(progress.Failed((error.code,), error.detail), "FAILED_NO_STATE_CHANGE")
         failed = self._record.failure or await self._apply()
         if failed is None:
-            return await self._settle(status.success())
+            return await self._settle()
         failure = progress.Failed(failed.stack, failed.cause)
         self._log.error("deployment.failed", why=failed.cause)
         if self._record.document.failure_policy == document.DO_NOTHING:
-            return await self._settle(status.failure(failure, "FAILED_ROLLBACK_NOT_REQUESTED"))
+            return await self._settle()
         return await self._roll_back(failure)
+
+    async def fail(self, why: BaseException) -> status.Result:
+        """The end after a fault of the nucleus itself: back if anything was changed. Raises if the way back fails too."""
+        detail = f"{type(why).__name__}: {why}"
+        if not standing.is_committed(self._parts.configuration, self._record):
+            failed = progress.Failed(("DEPLOYMENT_INTERRUPTED",), detail)
+            return status.failure(failed, "FAILED_NO_STATE_CHANGE")
+        self._record.failure = self._record.failure or deployments.Failure(("DEPLOYMENT_INTERRUPTED",), detail)
+        return await self.execute()
+
+    def _settled_result(self) -> status.Result:
+        failed = self._record.failure
+        if failed is None:
+            return status.success()
+        return status.failure(progress.Failed(failed.stack, failed.cause), "FAILED_ROLLBACK_NOT_REQUESTED")
+
+    async def _durably(self, write: Callable[[], None]) -> None:
+        """A write that must not be lost once something has changed: waits for a disk that takes it, and says so."""
+        while True:
+            try:
+                return write()
+            except errors.NucleusError as error:
+                self._say(error.detail)
+                self._log.error("deployment.cannot_write", code=error.code, why=error.detail)
+            await asyncio.sleep(WRITE_AGAIN_S)
 
     # ---- up to the commit: nothing has changed yet -----------------------------------------------------------------
 
@@ -81,12 +110,11 @@ class Deployment:
             sorted(name for name, one in parts.supervisor.health().items() if one.state is State.BROKEN)
         )
         record.undo = configuration.diff(wanted.tree, before)
-        record.committed_ms = parts.configuration.now()
         parts.store.save(record)
         await self._fault("pause-before-activation")
         if self.cancelled.is_set():
             raise Cancelled
-        parts.configuration.commit((*wanted.changes, self._mark(record.id)))
+        parts.configuration.commit((*wanted.changes, standing.mark(parts.configuration, record.id)))
         self._log.info("deployment.committed", changes=len(wanted.changes))
 
     async def _fault(self, name: str) -> None:
@@ -122,7 +150,7 @@ class Deployment:
         if isinstance(verdict, progress.Done):
             return None
         record.failure = deployments.Failure(verdict.stack, verdict.cause)
-        self._parts.store.save(record)
+        await self._durably(lambda: self._parts.store.save(record))
         return record.failure
 
     def _hand_over(self, target: Mapping[str, Component]) -> dict[str, int]:
@@ -164,16 +192,22 @@ class Deployment:
 
     # ---- the end -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self, result: status.Result) -> status.Result:
-        """Removes what nobody wants any more, only now that the new state is proven, and records the group's roots."""
+    async def _settle(self) -> status.Result:
+        """Records the group's roots; removes what nobody wants any more, only when the new state is proven."""
         record, parts = self._record, self._parts
-        removed = frozenset(desired.installed(parts.configuration.tree)) - frozenset(record.resolved)
+        removed: frozenset[str] = frozenset()
+        if record.failure is None:
+            removed = frozenset(desired.installed(parts.configuration.tree)) - frozenset(record.resolved)
         await self._remove(removed)
-        leaving = parts.preparation.left_groups(record, parts.configuration.tree)
-        now = parts.configuration.now()
-        changes = desired.settle(parts.configuration.tree, record.document, leaving, removed, now)
-        parts.configuration.commit(changes)
-        return result
+
+        def write() -> None:
+            store = parts.configuration
+            leaving = parts.preparation.left_groups(record, store.tree)
+            changes = desired.settle(store.tree, record.document, leaving, removed, store.now())
+            store.commit((*changes, standing.settled(store, record)))
+
+        await self._durably(write)
+        return self._settled_result()
 
     async def _remove(self, names: frozenset[str]) -> None:
         running = self._parts.supervisor
@@ -192,12 +226,13 @@ class Deployment:
 
     async def _roll_back(self, failure: progress.Failed) -> status.Result:
         record, parts = self._record, self._parts
-        roll_back_configuration(parts.configuration, record)
+        await self._durably(lambda: parts.store.save(record))
+        await self._durably(lambda: standing.roll_back_configuration(parts.configuration, record))
         previous = record.previous or {}
         expected = progress.Expectation(
             generations=self._hand_over(previous),
             changed=frozenset(),
-            excused=frozenset(record.broken),
+            excused=plan.with_dependents(record.broken, previous),
             deadline_at=_deadline(record.document),
             watch_s=0.0,
         )
@@ -207,49 +242,6 @@ class Deployment:
             also = progress.Failed(failure.stack, f"{failure.cause}. The way back failed too: {verdict.cause}")
             return status.failure(also, "FAILED_UNABLE_TO_ROLLBACK")
         return status.failure(failure, "FAILED_ROLLBACK_COMPLETE")
-
-    def _mark(self, value: str) -> configuration.Change:
-        return mark(self._parts.configuration, value)
-
-
-def mark(store: configuration_store.ConfigurationStore, value: str) -> configuration.Change:
-    """The leaf that says which deployment's changes are in force; part of the same atomic commit."""
-    return configuration.Change(deployments.COMMITTED, value, store.now(), "nucleus")
-
-
-def is_committed(store: configuration_store.ConfigurationStore, record: deployments.Record) -> bool:
-    try:
-        return bool(configuration.get(store.tree, deployments.COMMITTED) == record.id)
-    except KeyError:
-        return False
-
-
-def roll_back_configuration(store: configuration_store.ConfigurationStore, record: deployments.Record) -> None:
-    """Restores every key that the deployment wrote, unless a component has written it since; twice changes nothing."""
-    if not is_committed(store, record):
-        return
-    back = desired.still_ours(store.tree, record.undo, record.committed_ms)
-    store.commit((*back, mark(store, f"{record.id} rolled back")))
-
-
-def give_up_on_loops(
-    store: deployments.DeploymentStore,
-    configuration_: configuration_store.ConfigurationStore,
-    records: list[deployments.Record],
-    log: logs.Log,
-) -> None:
-    """At launch, before any process starts: counts activations and plans back a deployment that kills the nucleus."""
-    for record in records:
-        if record.result is not None or not is_committed(configuration_, record):
-            continue
-        record.activations += 1
-        if record.activations >= MAX_ACTIVATIONS and record.failure is None:
-            why = f"the nucleus was started {record.activations} times without reaching the end of this deployment"
-            record.failure = deployments.Failure(("NUCLEUS_RESTART_FAILURE",), why)
-            log.error("deployment.given_up", deployment=record.id, activations=record.activations)
-        store.save(record)
-        if record.failure is not None and record.document.failure_policy == document.ROLLBACK:
-            roll_back_configuration(configuration_, record)
 
 
 def _deadline(wanted: document.Document) -> float:

@@ -57,12 +57,13 @@ def compose(
 ) -> Desired:
     """The desired state. `stamp` (device clock) marks what the nucleus writes; configuration bears the document's time.
 
+    A document from the device's future counts as written now: else no component could change its keys until then.
     Raises NucleusError (no manifest fits, a bad lifecycle).
     """
     origin = f"deployment:{wanted.deployment_id}"
     before = tree
     for name, one in resolved.items():
-        tree = _configure(tree, name, one, wanted.components.get(name), wanted.created_ms, origin)
+        tree = _configure(tree, name, one, wanted.components.get(name), min(wanted.created_ms, stamp), origin)
     known = {name: _known(tree, name, one, paths[name]) for name, one in resolved.items()}
     found: dict[str, component.Component] = {}
     left: list[str] = []
@@ -133,18 +134,19 @@ def last_created_ms(tree: configuration.Tree, group: str) -> int:
     return int(found)
 
 
-def still_ours(
-    current: configuration.Tree, undo: tuple[configuration.Change, ...], committed_ms: int
-) -> tuple[configuration.Change, ...]:
+def still_ours(current: configuration.Tree, undo: tuple[configuration.Change, ...]) -> tuple[configuration.Change, ...]:
     """Those changes of a way back that no component has overwritten since the commit.
 
-    A component's acknowledged write survives a rollback, unless the whole component goes.
+    A component's acknowledged write survives a rollback, unless the whole component goes. Where the way back leads, the
+    commit left leaves of the deployment only: what a component owns there now is newer, whatever its stamp says.
     """
 
     def written_since(change: configuration.Change) -> bool:
+        above = (configuration.find(current, change.path[:length]) for length in range(3, len(change.path)))
         node = configuration.find(current, change.path)
         below = configuration.leaves(node) if node is not None else ()
-        return any(leaf.origin.startswith("component:") and leaf.stamp > committed_ms for _, leaf in below)
+        found = [leaf for leaf in above if isinstance(leaf, configuration.Leaf)] + [leaf for _, leaf in below]
+        return any(leaf.origin.startswith("component:") for leaf in found)
 
     return tuple(change for change in undo if len(change.path) <= 2 or not written_since(change))
 

@@ -51,6 +51,20 @@ def plan(
     return Plan(steps, tuple(Removal(name, "no deployment wants it any more") for name in reversed(leaving)))
 
 
+def with_dependents(names: Collection[str], components: Mapping[str, component.Component]) -> frozenset[str]:
+    """The names and whatever cannot run without one of them (spec/nucleus.md 5.8: nobody waits for these)."""
+    found = set(names)
+    while True:
+        more = {
+            name
+            for name, one in components.items()
+            if name not in found and any(one.dependencies.get(need) == component.HARD for need in found)
+        }
+        if not more:
+            return frozenset(found)
+        found |= more
+
+
 def _step(old: component.Component | None, new: component.Component, broken: bool) -> Step:
     if old is None:
         return Step(new, Effect.START, "new")

@@ -42,7 +42,6 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     previous: dict[str, component.Component] | None = None  # set before the commit: what a way back leads to
     broken: tuple[str, ...] = ()  # components that were BROKEN before
     undo: tuple[configuration.Change, ...] = ()
-    committed_ms: int = 0  # device stamp of the commit; a component's write after it is not undone
     failure: Failure | None = None
     activations: int = 0
     result: status.Result | None = None
