@@ -1,5 +1,7 @@
 # Everything runs in .venv, made on first use; nothing is installed outside this folder.
 PYTHON ?= python3
+# One worker per core; the tests start real processes, more of them only wait for each other.
+ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
 .PHONY: demo test check format bench train clean
@@ -21,7 +23,7 @@ format: .venv/.stamp
 	$(BIN)/ruff check --fix .
 
 bench: .venv/.stamp
-	$(BIN)/python -m tools.bench $(ARGS)
+	$(BIN)/python -m tools.bench $(BENCH)
 
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'
