@@ -101,6 +101,7 @@ TABLE: tuple[Row, ...] = (
     Row(STOPPING, (K.SHUTDOWN_DONE, K.SHUTDOWN_FAILED), run=P.KILL),
     Row(STOPPING, (K.KILLED,), S.ERRORED, run=P.RECOVER, when=(W.SHUTDOWN_FAILED,)),
     Row(STOPPING, (K.KILLED,), S.NEW, when=(W.WANTS_NEW,)),
+    Row(STOPPING, (K.KILLED,), S.NEW, when=(W.WANTS_UP, W.NOT_INSTALLED)),
     Row(STOPPING, (K.KILLED,), S.INSTALLED, when=(W.WANTS_UP,)),
     Row(STOPPING, (K.KILLED,), S.FINISHED),
     Row(STOPPING, (K.REPORTED_ERRORED, K.REPORTED_FINISHED, *LATE, *REQUESTS, *QUIET)),
@@ -237,7 +238,7 @@ def _enter(life: Life, to: State, event: Event, now: float) -> Life:
     return replace(
         life,
         state=to,
-        errors=errors,
+        errors={} if to is S.UNINSTALLED else errors,
         installed=life.installed and to not in (S.NEW, S.UNINSTALLED),
         after_error=to is S.STOPPING and life.state in (S.ERRORED, S.BROKEN),
         shutdown_failed=False,

@@ -250,6 +250,13 @@ def test_restart_when_new_is_pending_then_install_still_comes_first() -> None:
     assert play.life.desired == (S.RUNNING,)
 
 
+@pytest.mark.parametrize("play", [serving(), crash(crash(running())) >> K.RUN_FAILED])
+def test_start_when_a_reinstallation_is_under_way_then_install_still_comes_first(play: Play) -> None:
+    play = Play(play.life) >> K.REINSTALL >> K.START >> K.SHUTDOWN_DONE << P.KILL >> K.KILLED << P.INSTALL
+
+    play.is_in(S.NEW)
+
+
 def test_stop_when_install_runs_then_finished_and_the_next_start_installs() -> None:
     play = (started() >> K.STOP << P.KILL >> K.KILLED << None).is_in(S.FINISHED, settled=True)
 
@@ -267,6 +274,13 @@ def test_uninstall_when_broken_then_without_another_stop() -> None:
     play = crash(crash(crash(running()))) >> K.UNINSTALL << P.UNINSTALL
 
     (play >> K.UNINSTALL_DONE >> K.KILLED).is_in(S.UNINSTALLED)
+
+
+def test_uninstall_when_it_was_broken_and_comes_back_then_its_errors_are_forgotten() -> None:
+    play = crash(crash(crash(running()))) >> K.UNINSTALL >> K.UNINSTALL_DONE >> K.KILLED >> K.START << P.INSTALL
+
+    (play >> K.INSTALL_FAILED).is_in(S.ERRORED)
+    assert play.life.errors == {S.NEW: (0.0,)}
 
 
 def test_uninstall_when_wanted_back_meanwhile_then_installed_again() -> None:
