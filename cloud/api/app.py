@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from starlette import applications, concurrency, requests, responses, routing
 from starlette.types import Receive, Scope, Send
 
-from cloud.api import calls, errors, identity, router, s3, services, uploads
+from cloud.api import calls, errors, identity, router, s3, services, session_permissions, uploads
 from cloud.objects import files
-from cloud.store import identities
+from cloud.store import identities, role_aliases
 
 # The largest body held in memory: a CreateDeployment with a merge of 10,485,760 characters.
 LIMIT_BODY_BYTES = 12 * 1024 * 1024
@@ -154,18 +154,36 @@ _OPERATORS = (router.Access.GREENGRASS, router.Access.IOT, router.Access.STS, ro
 
 
 def _verified(tx: Connection, received: _Received, claim: identity.Claim, now_ms: int) -> identities.AccessKey:
-    """Whose key signed the request. Raises ApiError 403."""
-    key = identities.access_key(tx, claim.key_id)
-    if key is None:
-        message = f"there is no active access key {claim.key_id} here"
-        raise errors.ApiError(403, "UnrecognizedClientException", message)
+    """Whose key signed the request. Raises ApiError 403, also if a device's temporary key may not do this."""
+    key, session = _holder(tx, received.signed, claim, now_ms)
     identity.verify(claim, received.signed, key.secret, received.body, now_ms=now_ms)
+    if session is not None:
+        found = received.found
+        session_permissions.require(session, found.route.operation, found.path.get("thing", ""))
     promised = received.signed.header("x-amz-content-sha256")
     unchecked = received.found.route.streams or (promised == _UNSIGNED and claim.service == router.Access.S3.value)
     if promised and not unchecked and promised != hashlib.sha256(received.body).hexdigest():
         message = "the body does not have the signed x-amz-content-sha256"
         raise errors.ApiError(400, "XAmzContentSHA256Mismatch", message)
     return key
+
+
+def _holder(
+    tx: Connection, signed: identity.Request, claim: identity.Claim, now_ms: int
+) -> tuple[identities.AccessKey, role_aliases.Session | None]:
+    """The key that a claim names; with a session if it is a device's temporary one."""
+    if claim.key_id.startswith(role_aliases.PREFIX):
+        held = role_aliases.secret_of(tx, claim.key_id, identity.session_token(signed), now_ms)
+        if held is None:
+            message = f"the temporary key {claim.key_id} has expired, or its session token or certificate is not good"
+            raise errors.ApiError(403, "ExpiredTokenException", message)
+        secret, session = held
+        return identities.AccessKey(claim.key_id, secret, session.thing, session.role), session
+    key = identities.access_key(tx, claim.key_id)
+    if key is None:
+        message = f"there is no active access key {claim.key_id} here"
+        raise errors.ApiError(403, "UnrecognizedClientException", message)
+    return key, None
 
 
 def _signed(request: requests.Request) -> identity.Request:

@@ -6,16 +6,13 @@ The certificate's IoT policies decide, as on AWS: `greengrass:…` actions on co
 from __future__ import annotations
 
 import base64
-import functools
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from cloud.api import calls, components, errors, thing_groups
-from cloud.core import access, candidates
+from cloud.api import authorisation, calls, components, errors, thing_groups
+from cloud.core import candidates
 from cloud.store import components as component_store
-from cloud.store import principals
 from nucleus.core import errors as nucleus_errors
 
 
@@ -46,7 +43,7 @@ def resolve(call: calls.Call) -> dict[str, Any]:
 def artifact(call: calls.Call) -> dict[str, Any]:
     """GetComponentVersionArtifact."""
     name, number = components.split_arn(call, call.path["arn"])
-    _authorise(call, "GetComponentVersionArtifact", f"components:{name}:versions:{number}")
+    authorisation.require(call, "greengrass:GetComponentVersionArtifact", f"components:{name}:versions:{number}")
     return components.artifact(call)
 
 
@@ -56,7 +53,7 @@ def thing_groups_of(call: calls.Call) -> dict[str, Any]:
     assert call.device is not None  # the route says so
     if thing not in call.device.things:
         raise errors.denied(f"cannot list the thing groups of {thing}: this certificate does not speak for it")
-    _authorise(call, "ListThingGroupsForCoreDevice", f"coreDevices:{thing}")
+    authorisation.require(call, "greengrass:ListThingGroupsForCoreDevice", f"coreDevices:{thing}")
     return thing_groups.of_core_device(call, thing)
 
 
@@ -68,7 +65,9 @@ def _resolved(call: calls.Call, platform: Platform, wanted: Wanted) -> dict[str,
         raise errors.validation(error.detail, [("versionRequirements", error.detail)]) from None
     if isinstance(chosen, candidates.Refusal):
         raise errors.not_found(chosen.message, wanted.component_name, "component")
-    _authorise(call, "ResolveComponentCandidates", f"components:{wanted.component_name}:versions:{chosen.version}")
+    authorisation.require(
+        call, "greengrass:ResolveComponentCandidates", f"components:{wanted.component_name}:versions:{chosen.version}"
+    )
     return {
         "arn": chosen.arn,
         "componentName": wanted.component_name,
@@ -76,23 +75,3 @@ def _resolved(call: calls.Call, platform: Platform, wanted: Wanted) -> dict[str,
         "recipe": base64.b64encode(chosen.recipe.encode()).decode(),
         "vendorGuidance": "ACTIVE",
     }
-
-
-def _authorise(call: calls.Call, action: str, resource: str) -> None:
-    """Raises ApiError 403 unless the policies of the caller's certificate allow it."""
-    device = call.device
-    assert device is not None  # the route says so
-    variables = {access.IS_ATTACHED: "true" if device.things else "false"}
-    if len(device.things) == 1:
-        variables[access.THING_NAME] = device.things[0]
-    policy = _compiled(principals.documents(call.tx, device.policies))
-    if not access.allows(policy, f"greengrass:{action}", resource, variables):
-        who = ", ".join(device.things) or f"certificate {device.certificate_id}"
-        message = f"{who} may not do greengrass:{action} on {resource}: attach an IoT policy that allows it"
-        raise errors.denied(message)
-
-
-@functools.lru_cache(maxsize=256)
-def _compiled(documents: tuple[str, ...]) -> access.Policy:
-    """Devices share few policies: each set of documents is read once."""
-    return access.compile([msgspec.json.decode(text) for text in documents])

@@ -119,8 +119,8 @@ class DeviceServer:
         if match is None:
             message = f"cannot do {method} {raw_path}: devices have no such operation here"
             raise errors.ApiError(404, "UnknownOperationException", message)
-        now_ms = self._services.clock()
-        with self._services.database.read() as tx:
+        now_ms, database = self._services.clock(), self._services.database
+        with database.begin() if match.route.writes else database.read() as tx:
             call = calls.Call(
                 services=self._services,
                 tx=tx,
@@ -131,7 +131,10 @@ class DeviceServer:
                 body=body,
                 device=None if found else _device(tx, fingerprint, now_ms),
             )
-            return router.perform(match.route, call)
+            answer = router.perform(match.route, call)
+        if match.route.writes:
+            self._services.notify()
+        return answer
 
 
 def _device(tx: Connection, fingerprint: str, now_ms: int) -> principals.Principal:

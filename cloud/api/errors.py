@@ -16,6 +16,7 @@ _XML_NAMES = {
     "UnrecognizedClientException": "InvalidAccessKeyId",
     "MissingAuthenticationTokenException": "AccessDenied",
     "RequestExpiredException": "RequestTimeTooSkewed",
+    "ExpiredTokenException": "ExpiredToken",
     "InternalServerException": "InternalError",
 }
 S3 = "s3"

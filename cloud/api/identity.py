@@ -89,6 +89,12 @@ def verify(claim: Claim, request: Request, secret: str, body: bytes, *, now_ms: 
         raise errors.ApiError(403, "InvalidSignatureException", message)
 
 
+def session_token(request: Request) -> str:
+    """The token that comes with a temporary key, signed like the rest of the request; "" if there is none."""
+    query = dict(parse.parse_qsl(request.raw_query, keep_blank_values=True))
+    return request.header("x-amz-security-token") or query.get("X-Amz-Security-Token", "")
+
+
 def signing_key(claim: Claim, secret: str) -> bytes:
     """The key that also signs the chunks of a streamed upload."""
     key = f"AWS4{secret}".encode()

@@ -26,6 +26,7 @@ from cloud.api import (
     multipart,
     policies,
     progress,
+    role_aliases,
     s3,
     sts,
     tags,
@@ -49,6 +50,7 @@ class Access(enum.Enum):
 
 class Route(Struct, frozen=True):
     """`streams`: the body is an upload of any length, received before the function is called.
+    `writes`: a device's call that changes something; an operator's does unless it is a GET or HEAD.
 
     `gather` makes a stored object of others first, outside the transaction, for it may take long.
     """
@@ -60,6 +62,7 @@ class Route(Struct, frozen=True):
     status: int = 200
     query: str = ""
     streams: bool = False
+    writes: bool = False
     gather: Callable[[calls.Call], files.Stored] | None = None
 
 
@@ -75,6 +78,7 @@ _CORE = _GG + "/coreDevices/{thing}"
 _THING = "/things/{thingName}"
 _GROUP = "/thing-groups/{thingGroupName}"
 _CERTIFICATE = "/certificates/{certificateId}"
+_ROLE_ALIAS = "/role-aliases/{roleAlias}"
 _OBJECT = "/{bucket}/{key+}"
 
 TABLE: tuple[Route, ...] = (
@@ -139,6 +143,12 @@ TABLE: tuple[Route, ...] = (
     Route(Access.IOT, "POST", "/attached-policies/{target+}", policies.attached),
     Route(Access.IOT, "POST", "/policy-targets/{policyName}", policies.targets),
     Route(Access.IOT, "GET", "/endpoint", endpoints.describe),
+    # --- iot: role aliases
+    Route(Access.IOT, "GET", "/role-aliases", role_aliases.listed),
+    Route(Access.IOT, "POST", _ROLE_ALIAS, role_aliases.create),
+    Route(Access.IOT, "GET", _ROLE_ALIAS, role_aliases.describe),
+    Route(Access.IOT, "PUT", _ROLE_ALIAS, role_aliases.update),
+    Route(Access.IOT, "DELETE", _ROLE_ALIAS, role_aliases.delete),
     # --- sts
     Route(Access.STS, "POST", "/", sts.act),
     Route(Access.STS, "GET", "/", sts.act),
@@ -161,6 +171,7 @@ TABLE: tuple[Route, ...] = (
     Route(Access.DEVICE, "POST", _GG + "/resolveComponentCandidates", device_plane.resolve),
     Route(Access.DEVICE, "GET", _COMPONENT + "/artifacts/{artifactName+}", device_plane.artifact),
     Route(Access.DEVICE, "GET", _CORE + "/thingGroups", device_plane.thing_groups_of),
+    Route(Access.DEVICE, "GET", _ROLE_ALIAS + "/credentials", role_aliases.credentials, writes=True),
 )
 
 

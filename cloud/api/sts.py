@@ -17,7 +17,11 @@ def act(call: calls.Call) -> calls.Answer:
         raise errors.ApiError(400, "InvalidAction", f"cannot do {action!r}: only GetCallerIdentity is here")
     user = call.operator
     arn = f"arn:aws:iam::{call.services.account}:user/{user.user_name}"
-    members = {"Arn": arn, "UserId": f"AIDA{user.id.removeprefix('AKIA')}", "Account": call.services.account}
+    user_id = f"AIDA{user.id.removeprefix('AKIA')}"
+    if user.role:
+        arn = f"arn:aws:sts::{call.services.account}:assumed-role/{user.role}/{user.user_name}"
+        user_id = f"AROA{user.id.removeprefix('ASIA')}:{user.user_name}"
+    members = {"Arn": arn, "UserId": user_id, "Account": call.services.account}
     result = "".join(f"<{name}>{saxutils.escape(value)}</{name}>" for name, value in members.items())
     text = (
         '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'

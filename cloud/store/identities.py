@@ -17,9 +17,12 @@ _KEY_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 
 class AccessKey(Struct, frozen=True):
+    """`role` is set for the temporary key of a device, whose name `user_name` then is."""
+
     id: str
     secret: str
     user_name: str
+    role: str = ""
 
 
 def create_access_key(tx: Connection, user_name: str, now_ms: int) -> AccessKey:

@@ -87,6 +87,47 @@ policy_targets = _t(
     Column("policy", String(128), ForeignKey("policies.name", ondelete="CASCADE"), primary_key=True),
     Column("target", String(256), primary_key=True),  # ARN of a certificate or a thing group
 )
+role_aliases = _t(
+    "role_aliases",
+    Column("alias", String(128), primary_key=True),
+    Column("role_arn", String(640), nullable=False),
+    Column("duration_s", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+)
+temporary_keys = _t(  # what devices got through a role alias
+    "temporary_keys",
+    Column("id", String(64), primary_key=True),
+    Column("secret", String(128), nullable=False),
+    Column("token_digest", String(64), nullable=False),
+    Column("thing", String(128), nullable=False),
+    Column("certificate_id", String(64), ForeignKey("certificates.id", ondelete="CASCADE"), nullable=False),
+    Column("role", String(512), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False, index=True),
+    Column("created_ms", BigInteger, nullable=False),
+)
+certificate_renewals = _t(  # certificates that a device asked for and has not used yet
+    "certificate_renewals",
+    Column("old_id", String(64), ForeignKey("certificates.id", ondelete="CASCADE"), primary_key=True),
+    Column("new_id", String(64), ForeignKey("certificates.id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("created_ms", BigInteger, nullable=False),
+)
+provisioning_templates = _t(
+    "provisioning_templates",
+    Column("name", String(36), primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("role_arn", String(640), nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("modified_ms", BigInteger, nullable=False),
+)
+ownership_tokens = _t(  # who may provision with a certificate that is PENDING_ACTIVATION
+    "ownership_tokens",
+    Column("token_digest", String(64), primary_key=True),
+    Column("certificate_id", String(64), ForeignKey("certificates.id", ondelete="CASCADE"), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False, index=True),
+)
 # One row; bumped by every change of certificates, things, policies or attachments: the broker's snapshot version.
 principals_version = _t(
     "principals_version", Column("id", Integer, primary_key=True), Column("version", BigInteger, nullable=False)
