@@ -37,7 +37,9 @@ class Base(Struct, frozen=True):
 @click.option("--name", default="", help="A name for the deployment.")
 @click.option("--on-failure", type=click.Choice(["ROLLBACK", "DO_NOTHING"]), help="What a device does then.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before a removal.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the plan and stop: exit code 0 if nothing would change, otherwise 2."
+)
 @click.option("--no-wait", is_flag=True, help="Return when the service has accepted it.")
 @click.option("--timeout", "timeout_s", default=0.0, metavar="SECONDS", help="Stop watching then (exit code 4).")
 @sessions.option
@@ -56,7 +58,7 @@ def deploy(root: Path | None, target: str, output_: str, **options: Any) -> int:
     out = console.Console(stderr=output_ == "json")
     _print(out, target, base, plan)
     if options["dry_run"]:
-        return exits.OK
+        return exits.UNSATISFIED if plan.steps else exits.OK
     _confirm(plan, target, sure=options["yes"])
     request = _request(arn, plan, base, options)
     made = session.client("greengrassv2").create_deployment(**request)

@@ -227,6 +227,7 @@ def test_deploy_when_only_planned_then_there_is_no_revision(service: Path, tmp_p
     shown = marram.run("deploy", "-t", name, f"{name}=1.0.0", "--dry-run", "--root", service)
 
     assert f"+ {name} 1.0.0" in shown.out
+    assert shown.code == exits.UNSATISFIED
     assert marram.run("get", "deployments", "-t", name, "-o", "json", "--root", service).json["items"] == []
 
 
