@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench train clean
+.PHONY: demo test check format bench crash train clean
 
 demo: .venv/.stamp
 	$(BIN)/marram demo
@@ -24,6 +24,9 @@ format: .venv/.stamp
 
 bench: .venv/.stamp
 	$(BIN)/python -m tools.bench $(BENCH)
+
+crash: .venv/.stamp
+	$(BIN)/python -m tools.crash
 
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'
