@@ -46,10 +46,14 @@ class NotValid(Exception):  # noqa: N818  the word says it
 
 def read(one: component.Component, phase: Phase) -> Script | None:
     """The script of a phase, None when there is nothing to run. Raises NotValid."""
-    step = one.lifecycle.get(phase.value)
-    where = f"{phase.value.capitalize()} of {one.name} {one.version}"
+    return read_step(one, phase.value, TIMEOUTS_S.get(phase, 0.0))
+
+
+def read_step(one: component.Component, key: str, default_s: float) -> Script | None:
+    """Like `read`, for any step of the lifecycle; `key` is its lower-case name, `default_s` its deadline if it names none."""
+    step = one.lifecycle.get(key)
+    where = f"{key.capitalize()} of {one.name} {one.version}"
     common = _environment(one.lifecycle.get("setenv"), where)
-    default_s = TIMEOUTS_S.get(phase, 0.0)
     if step is None or isinstance(step, str):
         return Script(step, default_s, None, common, privileged=False) if step and step.strip() else None
     if not isinstance(step, dict):

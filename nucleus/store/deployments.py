@@ -6,13 +6,16 @@ leaf COMMITTED of the configuration itself, changed in the same atomic commit.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import re
 import shutil
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from nucleus.core import component, configuration, document, errors, status
+from nucleus.core import bootstrap, component, configuration, document, errors, local, status
 from nucleus.host import files, places
 
 COMMITTED = ("services", "DeploymentService", "runtime", "committed")  # id of the deployment whose changes are in force
@@ -36,6 +39,7 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     carrier: str = ""
     queued_ms: int = 0
     caller: str = ""
+    request: local.LocalRequest | None = None  # of a local deployment: its document is made when it begins
     taken: tuple[tuple[str, str], ...] = ()  # recipes that came with a local deployment: kept while it is open
     resolved: dict[str, str] = {}  # component -> version
     groups: tuple[str, ...] | None = None  # thing groups this device was in when it asked; None: not known
@@ -44,6 +48,7 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     undo: tuple[configuration.Change, ...] = ()
     failure: Failure | None = None
     activations: int = 0
+    bootstrap: bootstrap.Facts = bootstrap.Facts()
     result: status.Result | None = None
     reported: bool = False
 
@@ -65,17 +70,19 @@ class DeploymentStore:
             files.make_directory(self._folder, 0o700)
             files.make_directory(folder, 0o700)
             files.write_durably(folder / "record.json", msgspec.json.encode(record))
-        except OSError as error:
+        except (ValueError, OSError) as error:  # text that is no UTF-8
             raise errors.NucleusError("IO_WRITE_ERROR", f"cannot record deployment {record.id}: {error}") from error
 
     def load(self) -> tuple[list[Record], list[str]]:
-        """All readable records, oldest first, and a sentence for each that could not be read."""
+        """All readable records, oldest first, and a sentence for each that could not be read; it is put aside."""
         found, bad = [], []
         for path in sorted(self._folder.glob("*/record.json")):
             try:
                 found.append(msgspec.json.decode(path.read_bytes(), type=Record))
-            except (OSError, msgspec.MsgspecError) as error:
-                bad.append(f"cannot read {path}: {error}")
+            except (OSError, ValueError, RecursionError) as error:  # of JSON, of UTF-8, of the record's shape
+                bad.append(f"cannot read {path}: {error}; the cloud sends it again if it waits for it")
+                with contextlib.suppress(OSError):
+                    path.replace(path.with_name("record.json.damaged"))
         return sorted(found, key=lambda one: (one.queued_ms, one.document.created_ms)), bad
 
     def prune(self, records: list[Record]) -> None:
@@ -89,8 +96,7 @@ class DeploymentStore:
 
 
 def _safe(deployment_id: str) -> str:
-    """The directory name of a deployment id: `:` becomes `.`, `/` becomes `+` (spec/nucleus.md 5.9)."""
-    safe = deployment_id.replace(":", ".").replace("/", "+")
-    if safe in ("", ".", "..") or "\0" in safe or len(safe) > 200:
-        raise errors.NucleusError("DEPLOYMENT_DOCUMENT_NOT_VALID", f"cannot use {deployment_id!r} as a deployment id")
-    return safe
+    """The directory name of a deployment id: `:` becomes `.`, `/` becomes `+` (spec/nucleus.md 5.9); a digest for odd ones."""
+    if re.fullmatch(r"[A-Za-z0-9_+:/-][A-Za-z0-9_.+:/-]{0,199}", deployment_id):
+        return deployment_id.replace(":", ".").replace("/", "+")
+    return hashlib.sha256(deployment_id.encode(errors="surrogatepass")).hexdigest()
