@@ -11,6 +11,7 @@ from msgspec import Struct
 
 HARD = "HARD"
 SOFT = "SOFT"
+UNREADABLE = "record unreadable"  # lifecycle key of a component whose record is damaged: why; no recipe can have it
 
 
 class RunWith(Struct, frozen=True, omit_defaults=True, rename="camel"):

@@ -77,7 +77,10 @@ def compose(
 
 
 def installed(tree: configuration.Tree) -> dict[str, component.Component]:
-    """The components recorded in a configuration tree, built-ins left out."""
+    """The components recorded in a configuration tree, built-ins left out.
+
+    One whose record cannot be read is there too and will be BROKEN: it must not keep the others from running.
+    """
     found = {}
     for name, data in _plain(tree, (SERVICES,)).items():
         if not isinstance(data, dict) or "componentType" not in data or name in builtin.NAMES:
@@ -87,7 +90,11 @@ def installed(tree: configuration.Tree) -> dict[str, component.Component]:
             for key in ("version", "componentType", "dependencies", "lifecycle", "runWith")
             if key in data
         }
-        found[name] = msgspec.convert({"name": name, **fields}, component.Component)
+        try:
+            found[name] = msgspec.convert({"name": name, **fields}, component.Component)
+        except msgspec.ValidationError as error:
+            damage = {component.UNREADABLE: str(error)}
+            found[name] = component.Component(name=name, version=str(data.get("version") or "?"), lifecycle=damage)
     return found
 
 

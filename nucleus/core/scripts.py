@@ -51,6 +51,8 @@ def read(one: component.Component, phase: Phase) -> Script | None:
 
 def read_step(one: component.Component, key: str, default_s: float) -> Script | None:
     """Like `read`, for any step of the lifecycle; `key` is its lower-case name, `default_s` its deadline if it names none."""
+    if damage := one.lifecycle.get(component.UNREADABLE):
+        raise NotValid(f"cannot read the record of {one.name}: {damage}; deploy it again")
     step = one.lifecycle.get(key)
     where = f"{key.capitalize()} of {one.name} {one.version}"
     common = _environment(one.lifecycle.get("setenv"), where)
