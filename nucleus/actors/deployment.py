@@ -33,6 +33,7 @@ class Parts(Struct, frozen=True):
     supervisor: supervisor.Supervisor
     preparation: preparation.Preparation
     log: logs.Log
+    write_again_s: float = WRITE_AGAIN_S
 
 
 class Cancelled(Exception):  # noqa: N818  not an error
@@ -93,7 +94,7 @@ class Deployment:
             except errors.NucleusError as error:
                 self._say(error.detail)
                 self._log.error("deployment.cannot_write", code=error.code, why=error.detail)
-            await asyncio.sleep(WRITE_AGAIN_S)
+            await asyncio.sleep(self._parts.write_again_s)
 
     # ---- up to the commit: nothing has changed yet -----------------------------------------------------------------
 

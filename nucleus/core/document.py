@@ -6,19 +6,26 @@ Sources: spec/nucleus.md 5.1 (cloud), 5.2 (local), 4.4 (configuration updates); 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, NewType
 
 from msgspec import Struct
 
 from nucleus.core import component, errors
+from nucleus.core import local as local_words
 
 DeploymentId = NewType("DeploymentId", str)
 
 ROLLBACK = "ROLLBACK"
 DO_NOTHING = "DO_NOTHING"
 LOCAL_GROUP = "LOCAL_DEPLOYMENT"
+NOTIFY, SKIP = "NOTIFY_COMPONENTS", "SKIP_NOTIFY_COMPONENTS"
+UPDATE_TIMEOUT_S = 60.0
+VALIDATION_TIMEOUT_S, LOCAL_VALIDATION_TIMEOUT_S = 60.0, 20.0  # spec/nucleus.md 5.1, 5.2
+REGRET_S = 600.0
 DEADLINE_S = 1800.0  # ours: the original waits for ever (design.md decision 16); 0 = its endless wait
+# Documents here come whole: one without its configuration (LARGE_CONFIGURATION) is refused, as a nucleus without it does.
 CAPABILITIES = frozenset({"LINUX_RESOURCE_LIMITS", "SUB_DEPLOYMENTS"})
 MAX_BYTES = 10 * 1024 * 1024  # DeploymentDocumentDownloader of the original
 
@@ -33,7 +40,12 @@ class Wish(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A deployment document. `created_ms` is epoch milliseconds; `watch_s` below 0 means the default rule."""
+    """A deployment document. `created_ms` is epoch milliseconds; `watch_s` below 0 means the default rule.
+
+    `group` is the group it acts for: that of `on_behalf_of` for a sub-deployment, whose own target is in the ARN.
+    `validation_silence_fails` is AWS's rule that a component which does not answer in time refuses (design decision 16).
+    For `regret_s` after success a changed component that becomes BROKEN leads back (0: never).
+    """
 
     deployment_id: str
     configuration_arn: str
@@ -44,6 +56,13 @@ class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
     capabilities: tuple[str, ...] = ()
     deadline_s: float = DEADLINE_S
     watch_s: float = -1.0
+    regret_s: float = REGRET_S
+    update_action: str = NOTIFY
+    update_timeout_s: float = UPDATE_TIMEOUT_S
+    validation_timeout_s: float = VALIDATION_TIMEOUT_S
+    validation_silence_fails: bool = False
+    parent_target: str = ""
+    on_behalf_of: str = ""
 
 
 def read_cloud(data: Any) -> Document:
@@ -59,19 +78,24 @@ def read_cloud(data: Any) -> Document:
         raise _invalid("?", "deploymentId", "is missing")
     if not isinstance(arn, str) or ":configuration:" not in arn:
         raise _invalid(deployment, "configurationArn", "must be the ARN of a configuration")
-    extras = data.get("marram") if isinstance(data.get("marram"), dict) else {}
+    extras = _mapping(deployment, "marram", data)
     return Document(
         deployment_id=deployment,
         configuration_arn=arn,
-        group=_group(str(data.get("onBehalfOf") or ""), arn),
+        group=_group(deployment, _text(deployment, "onBehalfOf", data), arn),
         created_ms=int(_number(deployment, "creationTimestamp", data.get("creationTimestamp"))),
         components={
             name: _wish(deployment, name, wish) for name, wish in _mapping(deployment, "components", data).items()
         },
         failure_policy=_policy(deployment, data.get("failureHandlingPolicy")),
-        capabilities=tuple(str(one) for one in data.get("requiredCapabilities") or ()),
-        deadline_s=float(extras.get("deadline_s", DEADLINE_S)) if extras else DEADLINE_S,
-        watch_s=float(extras.get("watch_s", -1.0)) if extras else -1.0,
+        capabilities=_texts(deployment, "requiredCapabilities", data),
+        deadline_s=_seconds(deployment, "deadline_s", extras, DEADLINE_S),
+        watch_s=_seconds(deployment, "watch_s", extras, -1.0),
+        regret_s=_seconds(deployment, "regret_s", extras, REGRET_S),
+        validation_silence_fails=_word(deployment, "validation_timeout", extras, ("pass", "fail")) == "fail",
+        parent_target=_text(deployment, "parentTargetArn", data),
+        on_behalf_of=_text(deployment, "onBehalfOf", data),
+        **_asking(deployment, data),
     )
 
 
@@ -88,25 +112,21 @@ def parse_cloud(text: bytes | str) -> Document:
     return read_cloud(data)
 
 
+def local_group(request: local_words.LocalRequest) -> str:
+    return f"thinggroup/{request.group}" if request.group else LOCAL_GROUP
+
+
 def local(
-    *,
-    deployment_id: str,
-    group: str,
-    created_ms: int,
-    running_roots: Mapping[str, str],
-    add: Mapping[str, str],
-    remove: tuple[str, ...] = (),
-    updates: Mapping[str, Any] | None = None,
-    run_with: Mapping[str, component.RunWith] | None = None,
-    failure_policy: str = "",
+    request: local_words.LocalRequest, *, deployment_id: str, created_ms: int, running_roots: Mapping[str, str]
 ) -> Document:
     """Makes the document of a local deployment: the group's running roots, less the removed, plus the added ones.
 
     `updates` maps a component to `{"MERGE": {...}, "RESET": [...]}`; one that is no root of the group is refused, because
     the original accepts it and does nothing (nucleus issue 1765).
     """
-    roots = {name: version for name, version in running_roots.items() if name not in remove} | dict(add)
-    stray = sorted(set(updates or {}) - set(roots))
+    group = local_group(request)
+    roots = {name: version for name, version in running_roots.items() if name not in request.remove} | request.add
+    stray = sorted(set(request.updates) - set(roots))
     if stray:
         raise errors.NucleusError(
             "COMPONENT_METADATA_NOT_VALID_IN_DEPLOYMENT",
@@ -115,12 +135,12 @@ def local(
         )
     wishes = {}
     for name, version in roots.items():
-        update = (updates or {}).get(name) or {}
+        update = request.updates.get(name) or {}
         wishes[name] = Wish(
             version=version,
             merge=update.get("MERGE"),
             reset=tuple(update.get("RESET") or ()),
-            run_with=(run_with or {}).get(name),
+            run_with=request.run_with.get(name),
         )
     return Document(
         deployment_id=deployment_id,
@@ -128,14 +148,19 @@ def local(
         group=group,
         created_ms=created_ms,
         components=wishes,
-        failure_policy=failure_policy or DO_NOTHING,
+        failure_policy=request.failure_policy or DO_NOTHING,
+        update_action=SKIP,
+        validation_timeout_s=LOCAL_VALIDATION_TIMEOUT_S,
     )
 
 
-def _group(on_behalf_of: str, arn: str) -> str:
-    """`thinggroup/NAME` or `thing/NAME` from `…:configuration:thinggroup/NAME:REVISION`."""
+def _group(deployment: str, on_behalf_of: str, arn: str) -> str:
+    """`thinggroup/NAME` or `thing/NAME` from `…:configuration:thinggroup/NAME:REVISION`, or the group acted for."""
     if on_behalf_of:
-        return on_behalf_of.rsplit(":", 1)[-1]
+        group = on_behalf_of.rsplit(":", 1)[-1]
+        if not group.startswith("thinggroup/") or group == "thinggroup/":
+            raise _invalid(deployment, "onBehalfOf", "must be the ARN of a thing group")
+        return group
     return arn.split(":configuration:", 1)[1].rsplit(":", 1)[0]
 
 
@@ -143,25 +168,60 @@ def _wish(deployment: str, name: str, data: Any) -> Wish:
     where = f"components.{name}"
     if not isinstance(data, dict) or not isinstance(data.get("version"), str):
         raise _invalid(deployment, f"{where}.version", "must be a version")
-    update = data.get("configurationUpdate") or {}
-    merge, reset = update.get("merge"), update.get("reset") or ()
-    if merge is not None and not isinstance(merge, dict):
-        raise _invalid(deployment, f"{where}.configurationUpdate.merge", "must be an object")
-    if isinstance(reset, str) or not all(isinstance(pointer, str) for pointer in reset):
-        raise _invalid(deployment, f"{where}.configurationUpdate.reset", "must be a list of JSON pointers")
-    run_with = data.get("runWith")
+    update = _mapping(deployment, "configurationUpdate", data, where)
+    merge = _mapping(deployment, "merge", update, f"{where}.configurationUpdate")
+    reset = _texts(deployment, "reset", update, f"{where}.configurationUpdate")
+    run_with = _mapping(deployment, "runWith", data, where)
     return Wish(
-        version=data["version"], merge=merge, reset=tuple(reset), run_with=_run_with(run_with) if run_with else None
+        version=data["version"],
+        merge=merge if update.get("merge") is not None else None,
+        reset=reset,
+        run_with=_run_with(deployment, where, run_with) if run_with else None,
     )
 
 
-def _run_with(data: Mapping[str, Any]) -> component.RunWith:
-    limits = data.get("systemResourceLimits") or {}
+def _run_with(deployment: str, where: str, data: dict[str, Any]) -> component.RunWith:
+    where = f"{where}.runWith"
+    limits = _mapping(deployment, "systemResourceLimits", data, where)
     return component.RunWith(
         posix_user=str(data.get("posixUser") or ""),
-        memory_kb=int(limits.get("memory") or 0),
-        cpus=float(limits.get("cpus") or 0.0),
+        memory_kb=int(_number(deployment, f"{where}.memory", limits.get("memory") or 0)),
+        cpus=float(_number(deployment, f"{where}.cpus", limits.get("cpus") or 0.0)),
     )
+
+
+def _asking(deployment: str, data: dict[str, Any]) -> dict[str, Any]:
+    """How components are asked: componentUpdatePolicy and configurationValidationPolicy."""
+    update = _mapping(deployment, "componentUpdatePolicy", data)
+    validation = _mapping(deployment, "configurationValidationPolicy", data)
+    return {
+        "update_action": _word(deployment, "action", update, (NOTIFY, SKIP), "componentUpdatePolicy"),
+        "update_timeout_s": _timeout(deployment, "componentUpdatePolicy", update, UPDATE_TIMEOUT_S),
+        "validation_timeout_s": _timeout(deployment, "configurationValidationPolicy", validation, VALIDATION_TIMEOUT_S),
+    }
+
+
+def _timeout(deployment: str, where: str, policy: dict[str, Any], default: float) -> float:
+    value = policy.get("timeout")
+    seconds = default if value is None else _number(deployment, f"{where}.timeout", value)
+    if seconds < 0:
+        raise _invalid(deployment, f"{where}.timeout", "must not be negative")
+    return float(seconds)
+
+
+def _word(deployment: str, key: str, data: dict[str, Any], allowed: tuple[str, str], where: str = "marram") -> str:
+    """One of two words; the first is the default."""
+    value = data.get(key) or allowed[0]
+    if value not in allowed:
+        raise _invalid(deployment, f"{where}.{key}", f"is {value!r}; use {' or '.join(allowed)}")
+    return str(value)
+
+
+def _text(deployment: str, key: str, data: dict[str, Any]) -> str:
+    value = data.get(key) or ""
+    if not isinstance(value, str):
+        raise _invalid(deployment, key, "must be text")
+    return value
 
 
 def _policy(deployment: str, value: Any) -> str:
@@ -170,18 +230,36 @@ def _policy(deployment: str, value: Any) -> str:
     raise _invalid(deployment, "failureHandlingPolicy", f"is {value!r}; use {ROLLBACK} or {DO_NOTHING}")
 
 
-def _mapping(deployment: str, key: str, data: dict[str, Any]) -> dict[str, Any]:
+def _mapping(deployment: str, key: str, data: dict[str, Any], where: str = "") -> dict[str, Any]:
     value = data.get(key) or {}
     if not isinstance(value, dict):
-        raise _invalid(deployment, key, "must be an object")
+        raise _invalid(deployment, f"{where}.{key}".lstrip("."), "must be an object")
     return value
+
+
+def _texts(deployment: str, key: str, data: dict[str, Any], where: str = "") -> tuple[str, ...]:
+    value = data.get(key) or ()
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        what = "JSON pointers" if key == "reset" else "text"
+        raise _invalid(deployment, f"{where}.{key}".lstrip("."), f"must be a list of {what}")
+    return tuple(value)
 
 
 def _number(deployment: str, key: str, value: Any) -> float:
     """Numbers may arrive as doubles (spec/cloud.md 3.3)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _invalid(deployment, key, "must be a number of milliseconds")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        unit = " of milliseconds" if key == "creationTimestamp" else ""
+        raise _invalid(deployment, key, f"must be a number{unit}")
     return value
+
+
+def _seconds(deployment: str, key: str, extras: dict[str, Any], default: float) -> float:
+    """Ours come from tags, so also as text."""
+    value = extras.get(key, default)
+    try:
+        return float(_number(deployment, f"marram.{key}", float(value) if isinstance(value, str) else value))
+    except ValueError:
+        raise _invalid(deployment, f"marram.{key}", "must be a number of seconds") from None
 
 
 def _invalid(deployment: str, key: str, why: str) -> errors.NucleusError:

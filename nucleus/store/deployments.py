@@ -79,7 +79,7 @@ class DeploymentStore:
         for path in sorted(self._folder.glob("*/record.json")):
             try:
                 found.append(msgspec.json.decode(path.read_bytes(), type=Record))
-            except (OSError, ValueError, RecursionError) as error:  # of JSON, of UTF-8, of the record's shape
+            except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
                 bad.append(f"cannot read {path}: {error}; the cloud sends it again if it waits for it")
                 with contextlib.suppress(OSError):
                     path.replace(path.with_name("record.json.damaged"))

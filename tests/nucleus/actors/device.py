@@ -40,10 +40,10 @@ class Reports:
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self._news = asyncio.Event()
 
-    async def until(self, state: str) -> None:
-        """Waits until the last report is `state`."""
+    async def until(self, state: str, beyond: int = 0) -> None:
+        """Waits until there are more than `beyond` reports and the last one is `state`."""
         async with asyncio.timeout(10):
-            while not self.seen or self.seen[-1][1] != state:
+            while len(self.seen) <= beyond or self.seen[-1][1] != state:
                 self._news.clear()
                 await self._news.wait()
 
@@ -56,12 +56,19 @@ class Reports:
 class Device:
     """`root` survives; open it twice for a restart."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        records: deployments.DeploymentStore | None = None,
+        configuration: configuration_store.ConfigurationStore | None = None,
+        write_again_s: float = deployment.WRITE_AGAIN_S,
+    ) -> None:
         self.places = places.Places(root)
         for folder in (root, self.places.logs, self.places.config, self.places.processes):
             files.make_directory(folder, 0o755)
         self.log = logs.Log("test", directory=self.places.logs)
-        self.configuration = configuration_store.ConfigurationStore(self.places.config)
+        self.configuration = configuration or configuration_store.ConfigurationStore(self.places.config)
         self.configuration.open()
         self.store = components.ComponentStore(self.places)
         environment = {"PATH": os.environ["PATH"], "HOME": str(root), "AWS_IOT_THING_NAME": "t1"}
@@ -69,7 +76,7 @@ class Device:
         self.reports = Reports()
         self.ended: asyncio.Queue[deployments.Record] = asyncio.Queue()
         parts = deployment.Parts(
-            store=deployments.DeploymentStore(self.places),
+            store=records or deployments.DeploymentStore(self.places),
             configuration=self.configuration,
             components=self.store,
             supervisor=self.supervisor,
@@ -83,9 +90,13 @@ class Device:
                 log=self.log,
             ),
             log=self.log,
+            write_again_s=write_again_s,
         )
         self.deployer = deployer.Deployer(
-            parts, sources={deployments.JOB: self.reports}, on_end=self.ended.put_nowait, log=self.log
+            parts,
+            sources={deployments.JOB: self.reports, deployments.SHADOW: self.reports},
+            on_end=self.ended.put_nowait,
+            log=self.log,
         )
 
     @asynccontextmanager
@@ -120,9 +131,10 @@ class Device:
         }
         now = self.configuration.now()
         arn = f"arn:aws:greengrass:us-east-1:123456789012:configuration:{GROUP}:{now}"
+        source = more.pop("source", deployments.JOB)
         fields = {"watch_s": 0.0, "created_ms": now, "group": GROUP} | more
         found = document.Document(deployment_id=f"d{now}", configuration_arn=arn, components=wishes, **fields)
-        record = deployments.Record(document=found, source=deployments.JOB, carrier=f"job-{now}", queued_ms=now)
+        record = deployments.Record(document=found, source=source, carrier=f"job-{now}", queued_ms=now)
         self.deployer.submit(record)
         return record
 

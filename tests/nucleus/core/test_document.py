@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from nucleus.core import document, errors
+from nucleus.core import document, errors, local
 
 ARN = "arn:aws:greengrass:us-east-1:123456789012:configuration:thinggroup/turbines:2"
 
@@ -100,15 +100,11 @@ def test_parse_cloud_when_no_json_then_parse_error() -> None:
 
 
 def test_local_when_adding_and_removing_then_other_roots_stay() -> None:
-    found = document.local(
-        deployment_id="d",
-        group=document.LOCAL_GROUP,
-        created_ms=5,
-        running_roots={"a": "1.0.0", "b": "1.0.0"},
-        add={"b": "2.0.0", "c": "1.0.0"},
-        remove=("a",),
-        updates={"c": {"MERGE": {"x": 1}, "RESET": ["/y"]}},
+    request = local.LocalRequest(
+        add={"b": "2.0.0", "c": "1.0.0"}, remove=("a",), updates={"c": {"MERGE": {"x": 1}, "RESET": ["/y"]}}
     )
+
+    found = document.local(request, deployment_id="d", created_ms=5, running_roots={"a": "1.0.0", "b": "1.0.0"})
 
     assert {name: wish.version for name, wish in found.components.items()} == {"b": "2.0.0", "c": "1.0.0"}
     assert found.components["c"].merge == {"x": 1}
@@ -119,10 +115,39 @@ def test_local_when_updating_what_is_no_root_then_refused_instead_of_ignored() -
     """aws-greengrass-nucleus issue 1765: the original accepts it, reports success and does nothing."""
     with pytest.raises(errors.NucleusError, match=r"aws\.greengrass\.Nucleus: not a root component"):
         document.local(
+            local.LocalRequest(updates={"aws.greengrass.Nucleus": {"MERGE": {"x": 1}}}),
             deployment_id="d",
-            group=document.LOCAL_GROUP,
             created_ms=5,
             running_roots={},
-            add={},
-            updates={"aws.greengrass.Nucleus": {"MERGE": {"x": 1}}},
         )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"creationTimestamp": float("nan")},
+        {"creationTimestamp": float("inf")},
+        {"requiredCapabilities": 7},
+        {"requiredCapabilities": [1]},
+        {"marram": {"deadline_s": "soon"}},
+        {"marram": {"watch_s": float("nan")}},
+        {"marram": [1]},
+        {"components": {"a": {"version": "1.0.0", "configurationUpdate": [1]}}},
+        {"components": {"a": {"version": "1.0.0", "configurationUpdate": {"merge": [1]}}}},
+        {"components": {"a": {"version": "1.0.0", "configurationUpdate": {"reset": 5}}}},
+        {"components": {"a": {"version": "1.0.0", "runWith": ["root"]}}},
+        {"components": {"a": {"version": "1.0.0", "runWith": {"systemResourceLimits": {"memory": "much"}}}}},
+        {"components": {"a": {"version": "1.0.0", "runWith": {"systemResourceLimits": 7}}}},
+    ],
+)
+def test_read_cloud_when_a_member_is_of_the_wrong_kind_then_refused_with_its_name(changes: dict[str, Any]) -> None:
+    """Whatever a document holds ends in one readable refusal, never in a fault that loses the job."""
+    with pytest.raises(errors.NucleusError, match="cannot read the document of deployment 3b86691d") as refused:
+        document.read_cloud(full(**changes))
+    assert refused.value.code == "DEPLOYMENT_DOCUMENT_NOT_VALID"
+
+
+def test_read_cloud_when_deadline_and_watch_come_from_tags_then_text_counts() -> None:
+    found = document.read_cloud(full(marram={"deadline_s": "60", "watch_s": "2.5"}))
+
+    assert (found.deadline_s, found.watch_s) == (60.0, 2.5)
