@@ -18,9 +18,12 @@ from msgspec import Struct
 
 from nucleus.core import errors, topics
 from nucleus.host import logs
-from nucleus.uplink import spool
+from nucleus.uplink import packets, spool
 
 INBOUND_LIMIT = 1000  # messages between the CRT thread and the loop
+MAX_TOPIC_BYTES = 65_535
+NOT_SENDABLE = 0x99  # as the broker would say: payload format invalid; the spool drops the message
+_NEVER = frozenset({"AWS_ERROR_MQTT5_PACKET_VALIDATION", "AWS_ERROR_MQTT5_PUBLISH_OPTIONS_VALIDATION"})
 OPERATION_TIMEOUT_S = 30.0  # `mqtt.operationTimeoutMs` of the original
 
 
@@ -37,15 +40,7 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     session_expiry_s: int = 604_800
 
 
-class IncomingMessage(Struct, frozen=True, kw_only=True):
-    """A message of the broker; `properties` holds the MQTT 5 fields under their IPC names."""
-
-    topic: str
-    payload: bytes
-    retain: bool = False
-    properties: dict[str, Any] = {}
-
-
+IncomingMessage = packets.IncomingMessage
 Deliver = Callable[[IncomingMessage], None]
 
 
@@ -91,7 +86,9 @@ class Connection:
                 self._log.warning("mqtt.stop_timed_out")
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1, **properties: Any) -> None:
-        """Puts a message in the spool. Raises NucleusError if it cannot be kept (offline QoS 0, spool full)."""
+        """Puts a message in the spool. Raises NucleusError if it cannot be sent ever, or be kept (offline QoS 0, full)."""
+        if not topic or len(topic.encode(errors="replace")) > MAX_TOPIC_BYTES or any(one in topic for one in "+#\0"):
+            raise errors.NucleusError("BAD_REQUEST", f"cannot publish to {topic[:200]!r}: it is no topic")
         self._spool.put(spool.Message(topic=topic, payload=payload, qos=qos, properties=properties))
 
     async def subscribe(self, filter_: str, qos: int, deliver: Deliver) -> Callable[[], None]:
@@ -140,13 +137,24 @@ class Connection:
 
     async def _send(self, message: spool.Message) -> int:
         """Publishes once; returns the PUBACK's reason code (0 for QoS 0). Raises when the connection is lost."""
-        packet = mqtt5.PublishPacket(
-            topic=message.topic,
-            payload=message.payload,
-            qos=mqtt5.QoS(message.qos),
-            **_packet_fields(message.properties),
-        )
-        completed = await asyncio.wrap_future(self._client.publish(packet))
+        try:
+            packet = mqtt5.PublishPacket(
+                topic=message.topic,
+                payload=message.payload,
+                qos=mqtt5.QoS(message.qos),
+                **packets.outgoing_fields(message.properties),
+            )
+            sending = self._client.publish(packet)
+        except Exception as error:  # RuntimeError, ValueError, OverflowError, …: awscrt cannot make a packet of it
+            self._log.error("mqtt.not_sendable", topic=message.topic, why=str(error))
+            return NOT_SENDABLE
+        try:
+            completed = await asyncio.wrap_future(sending)
+        except Exception as error:
+            if getattr(error, "name", "") not in _NEVER:
+                raise
+            self._log.error("mqtt.not_sendable", topic=message.topic, why=str(error))
+            return NOT_SENDABLE
         return int(completed.puback.reason_code) if completed.puback is not None else 0
 
     # ---- the CRT thread ----------------------------------------------------------------------------------------
@@ -181,16 +189,17 @@ class Connection:
         self._drain_scheduled = False
         while self._inbound:
             packet, control = self._inbound.popleft()
-            message = IncomingMessage(
-                topic=packet.topic,
-                payload=bytes(packet.payload or b""),
-                retain=bool(packet.retain),
-                properties=_incoming_fields(packet),
-            )
+            message = packets.incoming(packet)
             for deliver in self._takers(message.topic):
-                deliver(message)
+                self._deliver(deliver, message)
             if control is not None:
                 self._client.invoke_publish_acknowledgement(control)
+
+    def _deliver(self, deliver: Deliver, message: IncomingMessage) -> None:
+        try:
+            deliver(message)
+        except Exception as error:  # a message that one taker cannot read must not stop all that follow
+            self._log.error("mqtt.not_taken", topic=message.topic, why=f"{type(error).__name__}: {error}")
 
     def _takers(self, topic: str) -> list[Deliver]:
         matching = [sinks for filter_, sinks in self._sinks.items() if topics.matches(filter_, topic, mqtt=True)]
@@ -212,12 +221,18 @@ class Connection:
 
     def _subscribe_again(self, filter_: str) -> None:
         def answered(future: Any) -> None:  # on the CRT thread
-            if future.exception() is None and int(future.result().reason_codes[0]) < 0x80:
-                self._call(self._confirmed.add, filter_)
+            if future.exception() is None:
+                self._call(self._subscribed, filter_, int(future.result().reason_codes[0]))
 
         qos = max(qos for qos, _ in self._sinks[filter_])
         subscription = mqtt5.Subscription(topic_filter=filter_, qos=mqtt5.QoS(qos))
         self._client.subscribe(mqtt5.SubscribePacket(subscriptions=[subscription])).add_done_callback(answered)
+
+    def _subscribed(self, filter_: str, reason: int) -> None:
+        if reason < 0x80:
+            self._confirmed.add(filter_)
+        else:
+            self._log.error("mqtt.subscription_refused", filter=filter_, reason=f"{reason:#04x}")
 
     def _connection_down(self, why: str) -> None:
         was = self.connected
@@ -256,43 +271,9 @@ class Connection:
             on_lifecycle_event_connection_success_fn=lambda data: self._call(
                 self._connection_up, bool(data.connack_packet.session_present)
             ),
-            on_lifecycle_event_connection_failure_fn=lambda data: self._call(self._connection_down, _reason(data)),
-            on_lifecycle_event_disconnection_fn=lambda data: self._call(self._connection_down, _reason(data)),
+            on_lifecycle_event_connection_failure_fn=lambda data: self._call(
+                self._connection_down, packets.reason(data)
+            ),
+            on_lifecycle_event_disconnection_fn=lambda data: self._call(self._connection_down, packets.reason(data)),
             on_lifecycle_event_stopped_fn=self._has_stopped,
         )
-
-
-def _reason(data: Any) -> str:
-    packet = getattr(data, "connack_packet", None) or getattr(data, "disconnect_packet", None)
-    if packet is not None and packet.reason_code:
-        return f"{data.exception} (reason {int(packet.reason_code):#04x} {packet.reason_string or ''})".strip()
-    return str(data.exception)
-
-
-_FIELDS = {  # IPC name -> awscrt name (spec/ipc.md 3, PublishToIoTCore)
-    "messageExpiryIntervalSeconds": "message_expiry_interval_sec",
-    "correlationData": "correlation_data",
-    "responseTopic": "response_topic",
-    "contentType": "content_type",
-    "retain": "retain",
-}
-
-
-def _packet_fields(properties: dict[str, Any]) -> dict[str, Any]:
-    fields = {crt: properties[name] for name, crt in _FIELDS.items() if properties.get(name) is not None}
-    if properties.get("payloadFormat") is not None:
-        fields["payload_format_indicator"] = mqtt5.PayloadFormatIndicator(int(properties["payloadFormat"]))
-    if properties.get("userProperties"):
-        fields["user_properties"] = [
-            mqtt5.UserProperty(name=one["key"], value=one["value"]) for one in properties["userProperties"]
-        ]
-    return fields
-
-
-def _incoming_fields(packet: Any) -> dict[str, Any]:
-    fields = {name: getattr(packet, crt, None) for name, crt in _FIELDS.items() if name != "retain"}
-    if packet.payload_format_indicator is not None:
-        fields["payloadFormat"] = str(int(packet.payload_format_indicator))
-    if packet.user_properties:
-        fields["userProperties"] = [{"key": one.name, "value": one.value} for one in packet.user_properties]
-    return {name: value for name, value in fields.items() if value is not None}

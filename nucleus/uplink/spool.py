@@ -7,7 +7,8 @@ only QoS 0 messages are evicted, else the publish fails. Memory only; the spool 
 from __future__ import annotations
 
 import asyncio
-import collections
+import heapq
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,7 +19,10 @@ from nucleus.host import logs
 
 IN_FLIGHT = 32  # design.md decision 3: unbounded in-flight costs 6 MiB
 MAX_BYTES = 2_621_440  # `mqtt.spooler.maxSizeInBytes`
-RETRYABLE = frozenset({0x80, 0x83, 0x97})  # unspecified, implementation specific, quota exceeded
+MAX_MESSAGES = 10_000  # empty payloads cost memory too
+LOST = 0x80
+RETRYABLE = frozenset({LOST, 0x83, 0x97})  # unspecified, implementation specific, quota exceeded
+STALL_S = 1.0
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -29,14 +33,21 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Spool:
-    """A bounded queue in memory; `pump` sends from it with a bounded number in flight."""
+    """A bounded queue in memory; `pump` sends from it, oldest first, with a bounded number in flight.
 
-    def __init__(self, log: logs.Log, max_bytes: int = MAX_BYTES) -> None:
+    A message that could not be sent keeps its place. After a failure nothing is sent for `stall_s`, or until the next
+    connection: neither a busy broker nor a connection that is about to be lost is hammered.
+    """
+
+    def __init__(self, log: logs.Log, max_bytes: int = MAX_BYTES, *, stall_s: float = STALL_S) -> None:
         self._log = log
         self._max_bytes = max_bytes
-        self._queue: collections.deque[Message] = collections.deque()
+        self._stall_s = stall_s
+        self._queue: list[tuple[int, Message]] = []  # a heap by number
+        self._number = itertools.count()
         self._bytes = 0
         self._online = False
+        self._stalled: asyncio.TimerHandle | None = None
         self._wake = asyncio.Event()
         self._in_flight = 0
 
@@ -49,55 +60,75 @@ class Spool:
             raise errors.NucleusError(
                 "NETWORK_ERROR", f"cannot publish to {message.topic}: offline, and QoS 0 is not kept"
             )
-        size = len(message.payload)
-        if self._bytes + size > self._max_bytes:
+        size = _size(message)
+        if self._bytes + size > self._max_bytes or len(self) >= MAX_MESSAGES:
             self._evict(size)
-        if self._bytes + size > self._max_bytes:
+        if self._bytes + size > self._max_bytes or len(self) >= MAX_MESSAGES:
             raise errors.NucleusError("IO_WRITE_ERROR", f"cannot publish to {message.topic}: the spool is full")
-        self._queue.append(message)
+        heapq.heappush(self._queue, (next(self._number), message))
         self._bytes += size
         self._wake.set()
 
     def online(self, up: bool) -> None:
         self._online = up
         if not up:
-            for message in [one for one in self._queue if one.qos == 0]:
-                self._forget(message)
-        self._wake.set()
+            for entry in [one for one in self._queue if one[1].qos == 0]:
+                self._forget(entry)
+        self._go_on()
 
     async def pump(self, send: Callable[[Message], Awaitable[int]]) -> None:
         """Sends until cancelled. `send` returns the reason code of the PUBACK and raises when the connection is lost."""
         async with asyncio.TaskGroup() as group:
             while True:
                 await self._wake.wait()  # no deadline: there may be nothing to send for months
-                while self._online and self._queue and self._in_flight < IN_FLIGHT:
+                while self._may_send():
                     self._in_flight += 1
-                    group.create_task(self._send_one(self._queue.popleft(), send))
+                    group.create_task(self._send_one(heapq.heappop(self._queue), send))
                 self._wake.clear()
 
-    async def _send_one(self, message: Message, send: Callable[[Message], Awaitable[int]]) -> None:
+    def _may_send(self) -> bool:
+        return self._online and self._stalled is None and bool(self._queue) and self._in_flight < IN_FLIGHT
+
+    async def _send_one(self, entry: tuple[int, Message], send: Callable[[Message], Awaitable[int]]) -> None:
+        _, message = entry
         try:
             reason = await send(message)
-        except Exception as error:  # AwsCrtError: the connection went away before the PUBACK
+        except Exception as error:  # AwsCrtError: the connection went away before the PUBACK, or the PUBACK never came
             self._log.debug("spool.send_interrupted", topic=message.topic, why=str(error))
-            reason = 0x80 if message.qos else 0
-            self._online = False
+            reason = LOST if message.qos else 0
+            self._stall()
         self._in_flight -= 1
         if reason in RETRYABLE:
-            self._queue.appendleft(message)
+            heapq.heappush(self._queue, entry)
+            self._stall()
         else:
-            self._bytes -= len(message.payload)
+            self._bytes -= _size(message)
             if reason >= 0x80:
                 self._log.error("spool.refused", topic=message.topic, reason=f"{reason:#04x}")
         self._wake.set()
 
-    def _evict(self, size: int) -> None:
-        for message in [one for one in self._queue if one.qos == 0]:
-            if self._bytes + size <= self._max_bytes:
-                return
-            self._forget(message)
+    def _stall(self) -> None:
+        if self._stalled is None:
+            self._stalled = asyncio.get_running_loop().call_later(self._stall_s, self._go_on)
 
-    def _forget(self, message: Message) -> None:
-        self._queue.remove(message)
-        self._bytes -= len(message.payload)
-        self._log.warning("spool.dropped", topic=message.topic, qos=message.qos)
+    def _go_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+        self._wake.set()
+
+    def _evict(self, size: int) -> None:
+        for entry in sorted(one for one in self._queue if one[1].qos == 0):
+            if self._bytes + size <= self._max_bytes and len(self) < MAX_MESSAGES:
+                return
+            self._forget(entry)
+
+    def _forget(self, entry: tuple[int, Message]) -> None:
+        self._queue.remove(entry)
+        heapq.heapify(self._queue)
+        self._bytes -= _size(entry[1])
+        self._log.warning("spool.dropped", topic=entry[1].topic, qos=entry[1].qos)
+
+
+def _size(message: Message) -> int:
+    return len(message.payload)

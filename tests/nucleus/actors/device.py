@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from nucleus.actors import deployer, deployment, preparation, supervisor
+from nucleus.actors import bootstrap, deployer, deployment, preparation, supervisor
 from nucleus.core import desired, document, status
 from nucleus.core.lifecycle import Effect
-from nucleus.host import files, logs, places, process
+from nucleus.host import files, launch, logs, places, process
 from nucleus.store import components, deployments
 from nucleus.store import configuration as configuration_store
 
@@ -75,8 +75,20 @@ class Device:
         self.supervisor = supervisor.Supervisor(self.places, environment, "", self.log, lambda health: None)
         self.reports = Reports()
         self.ended: asyncio.Queue[deployments.Record] = asyncio.Queue()
+        self.left: asyncio.Queue[int] = asyncio.Queue()  # codes with which the nucleus wanted to go down
+        records = records or deployments.DeploymentStore(self.places)
+        bootstrapper = bootstrap.Bootstrapper(
+            where=self.places,
+            launches=launch.Launches(root, under_loader=False),
+            environment=environment,
+            records=records,
+            running=self.supervisor,
+            leave=self.left.put_nowait,
+            log=self.log,
+        )
         parts = deployment.Parts(
-            store=records or deployments.DeploymentStore(self.places),
+            store=records,
+            bootstrapper=bootstrapper,
             configuration=self.configuration,
             components=self.store,
             supervisor=self.supervisor,
@@ -132,7 +144,7 @@ class Device:
         now = self.configuration.now()
         arn = f"arn:aws:greengrass:us-east-1:123456789012:configuration:{GROUP}:{now}"
         source = more.pop("source", deployments.JOB)
-        fields = {"watch_s": 0.0, "created_ms": now, "group": GROUP} | more
+        fields: dict[str, Any] = {"watch_s": 0.0, "created_ms": now, "group": GROUP} | more
         found = document.Document(deployment_id=f"d{now}", configuration_arn=arn, components=wishes, **fields)
         record = deployments.Record(document=found, source=source, carrier=f"job-{now}", queued_ms=now)
         self.deployer.submit(record)

@@ -94,3 +94,40 @@ async def test_put_when_full_then_only_qos_0_makes_room(log: logs.Log) -> None:
 
     with pytest.raises(errors.NucleusError, match="spool is full"):
         kept.put(message(3, qos=1, size=60))
+
+
+async def test_pump_when_the_connection_is_lost_in_the_middle_then_all_again_in_order(log: logs.Log) -> None:
+    kept, broker = spool.Spool(log, stall_s=60.0), Broker(-1, -1, -1, expect=3)
+    for number in range(3):
+        kept.put(message(number))
+
+    kept.online(True)
+    await pump_until(kept, broker)
+    broker.enough.clear()
+    kept.online(False)
+    kept.online(True)
+    broker.sent.clear()
+    await pump_until(kept, broker)
+
+    assert broker.sent == ["t/0", "t/1", "t/2"]
+
+
+async def test_pump_when_one_send_fails_on_a_living_connection_then_sending_goes_on(log: logs.Log) -> None:
+    """A PUBACK that never came must not silence the device until its next connection."""
+    kept, broker = spool.Spool(log, stall_s=0.01), Broker(-1, expect=3)
+    kept.put(message(1))
+    kept.put(message(2))
+
+    kept.online(True)
+    await pump_until(kept, broker)
+
+    assert sorted(broker.sent) == ["t/1", "t/1", "t/2"]
+
+
+async def test_put_when_payloads_are_empty_then_their_number_is_bounded(log: logs.Log) -> None:
+    kept = spool.Spool(log)
+    for number in range(spool.MAX_MESSAGES):
+        kept.put(message(number, size=0))
+
+    with pytest.raises(errors.NucleusError, match="spool is full"):
+        kept.put(message(1, size=0))
