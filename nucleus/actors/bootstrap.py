@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 from msgspec import structs
 
@@ -16,7 +17,7 @@ from nucleus.actors import supervisor
 from nucleus.core import bootstrap, builtin, component, configuration, desired, errors, release, scripts
 from nucleus.core.lifecycle import Effect, State
 from nucleus.host import files, launch, logs, places, process
-from nucleus.store import components, deployments
+from nucleus.store import deployments
 
 QUIET_S = 60.0  # Shutdown 15 s, processes 5 s, and some air
 
@@ -24,7 +25,10 @@ Say = Callable[[str], None]
 
 
 class Bootstrapper:
-    """`leave(code)` begins the daemon's orderly end with that exit code. `launch_id` tells this launch from others."""
+    """`leave(code)` begins the daemon's orderly end with that exit code; `nucleus` gives the nucleus's configuration.
+
+    `launch_id` tells this launch of the daemon from others.
+    """
 
     def __init__(
         self,
@@ -33,9 +37,9 @@ class Bootstrapper:
         launches: launch.Launches,
         environment: Mapping[str, str],
         records: deployments.DeploymentStore,
-        store: components.ComponentStore,
         running: supervisor.Supervisor,
         leave: Callable[[int], None],
+        nucleus: Callable[[], Mapping[str, Any]],
         log: logs.Log,
         version: str = release.VERSION,
     ) -> None:
@@ -44,9 +48,9 @@ class Bootstrapper:
         self._places = where
         self._environment = environment
         self._records = records
-        self._store = store
         self._running = running
         self._leave_with = leave
+        self._nucleus = nucleus
         self._log = log
         self._version = version
 
@@ -83,8 +87,8 @@ class Bootstrapper:
             await self._leave(code, say)
         if facts.own is not None and other:
             cause = f"the nucleus was restarted for version {facts.own.new}, but {self._version} came up"
-            return deployments.Failure(("NUCLEUS_RESTART_FAILURE",), cause)
-        return None
+            record.failure = deployments.Failure(("NUCLEUS_RESTART_FAILURE",), cause)
+        return record.failure
 
     # ---- back ----------------------------------------------------------------------------------------------------
 
@@ -218,6 +222,8 @@ class Bootstrapper:
         what = "a reboot of the machine" if code == bootstrap.REBOOT else "a restart of the nucleus"
         say(f"going down for {what}")
         self._log.info("nucleus.going_down", code=code, why=what)
+        if code == bootstrap.REBOOT:
+            self.launches.set_reboot_command(str((self._nucleus().get("marram") or {}).get("rebootCommand") or ""))
         self._leave_with(code)
         await asyncio.Event().wait()  # the daemon, which is stopping, cancels this: no deadline
 

@@ -1,0 +1,29 @@
+"""How the daemon ends: the exit code somebody asked for, and the signals that ask for 0."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+
+class Leaving:
+    """The first who asks sets the code; `marram nucleus run` and the loader act on it (100 restart, 101 reboot)."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self._asked = asyncio.Event()
+
+    def ask(self, code: int = 0) -> None:
+        if not self._asked.is_set():
+            self.code = code
+            self._asked.set()
+
+    def on_signals(self) -> None:
+        """SIGTERM and SIGINT end the daemon that runs in this loop."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.ask)
+
+    async def asked(self) -> int:
+        """Waits until somebody asks: no deadline, this is how long the daemon runs."""
+        await self._asked.wait()
+        return self.code
