@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nucleus import settings as start
+from nucleus import wiring
 from nucleus.actors import broker, deployer, deployment, fleet_status, preparation, supervisor
 from nucleus.core import builtin, configuration, desired, errors, status
 from nucleus.core.lifecycle import Effect, Health
@@ -61,6 +62,8 @@ class Daemon:
         self._build()
         self._deployer.restore()
         self._write_cli_token()
+        if self._tokens is not None:
+            await self._tokens.start()
         for one in desired.installed(self._configuration.tree).values():
             self._supervisor.adopt(one, Effect.START)
         stopping = asyncio.Event()
@@ -94,9 +97,10 @@ class Daemon:
             thing_name=self._settings.thing,
             platform=start.detect_platform(nucleus.get("platformOverride") or {}),
         )
+        environment = self._environment(nucleus)
         self._supervisor = supervisor.Supervisor(
             where,
-            self._environment(nucleus),
+            environment,
             _default_user(nucleus),
             log.bind(part="supervisor"),
             self._component_changed,
@@ -108,6 +112,15 @@ class Daemon:
         self._broker = broker.Broker()
         if self._connection is not None:
             self._build_cloud_side(self._connection, device)
+        self._tokens = wiring.exchange(
+            self._settings.cloud,
+            self._http,
+            self._connection,
+            self._supervisor.identify,
+            self._configuration,
+            environment,
+            log,
+        )
         self._server = server.Server(self._socket(), self._ports(), log.bind(part="ipc"))
 
     def _connect(self) -> None:
@@ -174,6 +187,8 @@ class Daemon:
         found: list[Any] = [self._deployer.run(), self._server.run()]
         if self._connection is not None and self._fleet is not None:
             found += [self._connection.run(), self._jobs.run(), self._shadow.run(), self._fleet.run()]
+        if self._tokens is not None:
+            found.append(self._tokens.run())
         return found
 
     def _ports(self) -> ports.Ports:

@@ -26,6 +26,7 @@ class Cloud(Struct, frozen=True, kw_only=True):
     mqtt_host: str
     mqtt_port: int
     data_plane_url: str
+    credentials_url: str  # of the role alias, "" if the file names none
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -84,7 +85,14 @@ def _cloud(path: Path, root: Path, system: dict[str, Any], nucleus: dict[str, An
         mqtt_host=host,
         mqtt_port=int((nucleus.get("mqtt") or {}).get("port") or 8883),
         data_plane_url=_data_plane(str(nucleus.get("greengrassDataPlaneEndpoint") or ""), host, port, nucleus),
+        credentials_url=_credentials(nucleus),
     )
+
+
+def _credentials(nucleus: dict[str, Any]) -> str:
+    """Where the role alias gives credentials (spec/cloud.md 5)."""
+    host, alias = str(nucleus.get("iotCredEndpoint") or ""), str(nucleus.get("iotRoleAlias") or "")
+    return f"https://{host.removeprefix('https://')}/role-aliases/{alias}/credentials" if host and alias else ""
 
 
 def _data_plane(endpoint: str, host: str, port: int, nucleus: dict[str, Any]) -> str:

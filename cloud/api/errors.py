@@ -17,6 +17,7 @@ _XML_NAMES = {
     "MissingAuthenticationTokenException": "AccessDenied",
     "RequestExpiredException": "RequestTimeTooSkewed",
     "ExpiredTokenException": "ExpiredToken",
+    "AccessDeniedException": "AccessDenied",
     "InternalServerException": "InternalError",
 }
 S3 = "s3"

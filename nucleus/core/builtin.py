@@ -10,7 +10,8 @@ from nucleus.core import negotiate, recipe, status, version
 
 NUCLEUS = "aws.greengrass.Nucleus"
 CLI = "aws.greengrass.Cli"
-NAMES = frozenset({NUCLEUS, CLI})
+TOKEN_EXCHANGE = "aws.greengrass.TokenExchangeService"  # noqa: S105  a name
+NAMES = frozenset({NUCLEUS, CLI, TOKEN_EXCHANGE})
 
 
 def candidate(ask: negotiate.Ask) -> negotiate.Candidate | None:
