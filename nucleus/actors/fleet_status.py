@@ -1,12 +1,13 @@
 """Tells the cloud how the device and its components are (spec/nucleus.md 6.1).
 
-One queue of triggers, at least 3 s between component messages; the sequence number is durable in the configuration.
-Deployment results go out at once: an operator waits for them.
+Component messages are at least 3 s apart; results of deployments go out at once: an operator waits for them. Offline nothing
+is sent: what changed is remembered, and the next connection brings a COMPLETE message. The sequence number is durable.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import json
 import random
 import time
@@ -22,13 +23,18 @@ from nucleus.wire import jobs
 
 SPACING_S = 3.0
 CADENCE_S = 86_400.0
-EMPTY_RECONNECT_S = 60.0
+RECONNECT_S = 60.0  # between two messages that only say "I am back"
+LOOK_AGAIN_S = 30.0  # whether all have come to rest; every change of a state looks at once
+KEPT_RESULTS = 100  # of deployments that ended offline
 SEQUENCE = ("services", "FleetStatusService", "runtime", "sequenceNumber")
 TRIGGERS = {deployments.JOB: "THING_GROUP_DEPLOYMENT", deployments.SHADOW: "THING_DEPLOYMENT"}
-TERMINAL = frozenset({State.RUNNING, State.FINISHED, State.BROKEN, State.INSTALLED, State.NEW})
+BAD = frozenset({State.ERRORED, State.BROKEN})
 
 
 class Publisher(Protocol):
+    @property
+    def connected(self) -> bool: ...
+
     async def publish(self, topic: str, payload: bytes, qos: int = 1, /) -> None: ...
 
 
@@ -44,6 +50,7 @@ class FleetStatus:
         store: configuration_store.ConfigurationStore,
         health: Callable[[], dict[str, Health]],
         log: logs.Log,
+        spacing_s: float = SPACING_S,
     ) -> None:
         self._publisher = publisher
         self._thing = thing
@@ -51,19 +58,22 @@ class FleetStatus:
         self._store = store
         self._health = health
         self._log = log
-        self._ended: list[deployments.Record] = []
-        self._changed: dict[str, Health] = {}
-        self._launch = True
-        self._reconnected = False
-        self._errors = False
+        self._spacing_s = spacing_s
+        self._ended: collections.deque[deployments.Record] = collections.deque(maxlen=KEPT_RESULTS)
+        self._changed: set[str] = set()
+        self._bad: dict[str, Health] = {}  # as they were when they became ERRORED or BROKEN
+        self._complete = "NUCLEUS_LAUNCH"  # the trigger of a COMPLETE message that is due, or ""
+        self._complete_at: float | None = None
+        self._unsettled = True  # components move after a launch or an error; told once all have come to rest
+        self._not_before = self._look_at = 0.0
+        self._last_sequence = 0
         self._wake = asyncio.Event()
 
-    def launched(self) -> None:
-        self._launch = True
-        self._wake.set()
-
     def connected(self) -> None:
-        self._reconnected = not self._launch
+        """Called after every connection. A storm of them is answered once a minute, unless something changed meanwhile."""
+        quiet = self._complete_at is not None and time.monotonic() - self._complete_at < RECONNECT_S
+        if self._changed or not quiet:
+            self._complete = self._complete or "RECONNECT"
         self._wake.set()
 
     def deployment_ended(self, record: deployments.Record) -> None:
@@ -71,63 +81,70 @@ class FleetStatus:
         self._wake.set()
 
     def component_changed(self, health: Health) -> None:
-        """ERRORED and BROKEN are told; after that, everything once all are in a terminal state again."""
-        if health.state in (State.ERRORED, State.BROKEN):
-            self._errors = True
-            self._changed[health.name] = health
-            self._wake.set()
-        elif self._errors:
-            self._changed[health.name] = health
-            self._wake.set()
+        """ERRORED and BROKEN are told; after that, what changed once all have come to rest again."""
+        if health.state in BAD:
+            self._unsettled = True
+            self._bad[health.name] = health
+        elif not self._unsettled:
+            return
+        self._changed.add(health.name)
+        self._look_at = 0.0
+        self._wake.set()
 
     async def run(self) -> None:
         """Sends until cancelled; wakes for the cadence by itself."""
+        cadence_at = time.monotonic() + CADENCE_S * random.uniform(0.95, 1.0)  # noqa: S311  jitter
         while True:
+            held = max(self._not_before, self._look_at) if self._changed and self._publisher.connected else cadence_at
             try:
-                async with asyncio.timeout(CADENCE_S * random.uniform(0.95, 1.0)):  # noqa: S311  jitter
+                async with asyncio.timeout(max(min(held, cadence_at) - time.monotonic(), 0.0)):
                     await self._wake.wait()
             except TimeoutError:
-                self._launch_or("CADENCE")
+                if time.monotonic() >= cadence_at:
+                    cadence_at = time.monotonic() + CADENCE_S
+                    self._complete = self._complete or "CADENCE"
             self._wake.clear()
-            spaced = await self._send_what_is_due()
-            if spaced:
-                await asyncio.sleep(SPACING_S)  # results of deployments wait too: 3 s is the protocol's own spacing
+            if self._publisher.connected:
+                await self._send_what_is_due()
 
-    def _launch_or(self, _trigger: str) -> None:
-        self._launch = True
-
-    async def _send_what_is_due(self) -> bool:
-        """True when a component message went out, after which 3 s must pass."""
-        if self._launch:
-            self._launch = False
-            await self._send("NUCLEUS_LAUNCH", "COMPLETE", self._health())
+    async def _send_what_is_due(self) -> None:
+        if self._complete and not (self._complete == "RECONNECT" and self._ended):  # a result says as much
+            await self._send_all(self._complete)
         while self._ended:
-            record = self._ended.pop(0)
-            trigger = TRIGGERS.get(record.source, "LOCAL_DEPLOYMENT")
-            await self._send(trigger, "COMPLETE", self._health(), _deployment(record))
-        if self._reconnected:
-            self._reconnected = False
-            await self._send("RECONNECT", "COMPLETE", self._health())
-        return await self._send_changes()
+            record = self._ended.popleft()
+            await self._send_all(TRIGGERS.get(record.source, "LOCAL_DEPLOYMENT"), _deployment(record))
+        if self._changed and time.monotonic() >= self._not_before:
+            await self._send_changes()
 
-    async def _send_changes(self) -> bool:
-        bad = {n: h for n, h in self._changed.items() if h.state in (State.ERRORED, State.BROKEN)}
-        calm = all(one.state in TERMINAL for one in self._health().values())
-        if not bad and not (self._changed and calm):
-            return False
-        chosen = bad if bad and not calm else dict(self._changed)
+    async def _send_all(self, trigger: str, deployment: dict[str, Any] | None = None) -> None:
+        """Everything, so that nothing of before is worth telling; components that still move are told when they rest."""
+        self._complete, self._complete_at = "", time.monotonic()
+        self._changed.clear()
+        self._bad.clear()
         current = self._health()
-        for name in chosen:
-            self._changed.pop(name, None)
-        if calm:
-            self._errors = False
-        await self._send("COMPONENT_STATUS_CHANGE", "PARTIAL", {n: current.get(n, h) for n, h in chosen.items()})
-        return True
+        self._unsettled = self._unsettled or not all(_at_rest(one) for one in current.values())
+        await self._send(trigger, "COMPLETE", current, deployment)
+
+    async def _send_changes(self) -> None:
+        current = self._health()
+        self._changed &= current.keys()  # what was removed since is not installed again by telling it
+        bad = {name: one for name, one in self._bad.items() if name in self._changed}
+        if all(_at_rest(one) for one in current.values()):
+            told = {name: current[name] for name in self._changed}
+            self._unsettled = False
+        else:
+            told = bad
+        self._bad.clear()
+        if not told:
+            self._look_at = time.monotonic() + LOOK_AGAIN_S
+            return
+        self._changed -= {name for name, one in told.items() if one.state is current[name].state}
+        await self._send("COMPONENT_STATUS_CHANGE", "PARTIAL", told)
 
     async def _send(
         self, trigger: str, kind: str, health: Mapping[str, Health], deployment: dict[str, Any] | None = None
     ) -> None:
-        sequence = self._sequence()
+        self._not_before = time.monotonic() + self._spacing_s
         header: dict[str, Any] = {
             "ggcVersion": status.VERSION,
             "platform": self._platform.get("os", "unknown"),
@@ -135,7 +152,7 @@ class FleetStatus:
             "runtime": status.RUNTIME,
             "thing": self._thing,
             "overallDeviceStatus": status.overall(self._health().values()),
-            "sequenceNumber": sequence,
+            "sequenceNumber": self._sequence(),
             "timestamp": int(time.time() * 1000),
             "messageType": kind,
             "trigger": trigger,
@@ -156,12 +173,23 @@ class FleetStatus:
         return status.component_entry(one, arns=arns, is_root=is_root)
 
     def _sequence(self) -> int:
+        """The next number; on a disk that does not take it, counted on in memory: the status is worth more."""
         try:
             last = int(configuration.get(self._store.tree, SEQUENCE))
-        except KeyError:
+        except (KeyError, TypeError, ValueError):
             last = 0
-        self._store.commit((configuration.Change(SEQUENCE, last + 1, self._store.now(), "nucleus"),))
-        return last + 1
+        self._last_sequence = max(last, self._last_sequence) + 1
+        try:
+            self._store.commit((configuration.Change(SEQUENCE, self._last_sequence, self._store.now(), "nucleus"),))
+        except errors.NucleusError as error:
+            self._log.error("fleet_status.cannot_write", code=error.code, why=error.detail)
+        return self._last_sequence
+
+
+def _at_rest(one: Health) -> bool:
+    """Settled, stopped by somebody, or waiting for a hard dependency that itself may rest or not."""
+    waits = one.waiting_for.startswith("hard dependency") or not one.waiting_for
+    return one.settled or (one.state is State.INSTALLED and waits)
 
 
 def _deployment(record: deployments.Record) -> dict[str, Any]:

@@ -38,6 +38,10 @@ def failure(failed: progress.Failed, detailed: str) -> Result:
     return Result(status=FAILED, detailed=detailed, cause=failed.cause, stack=("DEPLOYMENT_FAILURE", *failed.stack))
 
 
+def canceled(cause: str = "") -> Result:
+    return Result(status=CANCELED, detailed=CANCELED, cause=cause)
+
+
 def rejected(code: str, cause: str) -> Result:
     return Result(status=REJECTED, detailed="REJECTED", cause=cause, stack=("DEPLOYMENT_REJECTED", code))
 
@@ -53,10 +57,14 @@ def job_details(result: Result) -> dict[str, str]:
 
 
 def details(result: Result) -> dict[str, Any]:
-    """`statusDetails` of the shadow's reported part and of the fleet status message."""
+    """`statusDetails` of the shadow's reported part and of the fleet status message; a shadow holds 8 KB in all."""
     found: dict[str, Any] = {"detailedStatus": result.detailed}
     if result.cause:
-        found |= {"failureCause": result.cause, "errorStack": list(result.stack), "errorTypes": list(result.types())}
+        found |= {
+            "failureCause": result.cause[:MAX_DETAIL],
+            "errorStack": list(result.stack),
+            "errorTypes": list(result.types()),
+        }
     return found
 
 
