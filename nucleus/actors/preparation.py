@@ -7,6 +7,7 @@ for (the original retries silently and for ever: nucleus issue 1312).
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -59,9 +60,35 @@ class Preparation:
     def fault_file(self) -> Path:
         return self._places.root / "fault"
 
+    @property
+    def platform(self) -> dict[str, str]:
+        return self._device.platform
+
+    def over(self, store: components.ComponentStore) -> Preparation:
+        """The same with another store of recipes, for a trial: it resolves and composes, and downloads nothing."""
+        trial = copy.copy(self)
+        trial._store = store
+        trial._fetcher = None
+        return trial
+
     async def prepare(self, record: deployments.Record, say: Say, cancelled: asyncio.Event) -> Ready:
         """Raises NucleusError; everything done so far (downloads) is kept for the next try."""
         retry = _Retry(record.document, say, cancelled)
+        resolved = await self._resolve(record, retry, say)
+        limit = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
+        say("downloading artifacts")
+        async with _first_error(asyncio.TaskGroup()) as group:
+            for one in resolved.values():
+                group.create_task(self._fetch(one, retry, limit))
+        return Ready(resolved)
+
+    async def resolve(
+        self, record: deployments.Record, say: Say, cancelled: asyncio.Event
+    ) -> dict[str, negotiate.Candidate]:
+        """The components and versions of a deployment, dependencies first; notes the device's groups in the record."""
+        return await self._resolve(record, _Retry(record.document, say, cancelled), say)
+
+    async def _resolve(self, record: deployments.Record, retry: _Retry, say: Say) -> dict[str, negotiate.Candidate]:
         missing = sorted(set(record.document.capabilities) - document.CAPABILITIES)
         if missing:
             raise errors.NucleusError(
@@ -69,13 +96,7 @@ class Preparation:
                 f"cannot deploy {record.id}: this nucleus has no {', '.join(missing)}",
             )
         record.groups = await self._groups(record, retry)
-        resolved = await self._negotiate(record, retry, say)
-        limit = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
-        say("downloading artifacts")
-        async with _first_error(asyncio.TaskGroup()) as group:
-            for one in resolved.values():
-                group.create_task(self._fetch(one, retry, limit))
-        return Ready(resolved)
+        return await self._negotiate(record, retry, say)
 
     def compose(
         self, record: deployments.Record, ready: Ready, tree: configuration.Tree, stamp: int
@@ -106,7 +127,7 @@ class Preparation:
             self._log.warning("groups.unknown", why=error.detail)
             return None
 
-    def _roots(self, record: deployments.Record) -> dict[str, dict[str, str]]:
+    def roots(self, record: deployments.Record) -> dict[str, dict[str, str]]:
         """The deployment's own group first, then every other group the device still belongs to."""
         leaving = self.left_groups(record, self._tree())
         wanted = record.document
@@ -117,7 +138,7 @@ class Preparation:
         return found
 
     async def _negotiate(self, record: deployments.Record, retry: _Retry, say: Say) -> dict[str, negotiate.Candidate]:
-        state = negotiate.begin(self._roots(record))
+        state = negotiate.begin(self.roots(record))
         answers: dict[negotiate.Ask, negotiate.Candidate] = {}
         while True:
             step = negotiate.step(state, answers)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from nucleus.ipc import ports as ports_
-from nucleus.wire import rpc, shapes
+from nucleus.wire import extensions, rpc
 
 EARLY_EVENTS = 100  # events kept until the answer is sent, e.g. retained messages right behind a SUBACK
 
@@ -49,7 +49,7 @@ class Call:
             if len(self._early) < EARLY_EVENTS:
                 self._early.append(event)
             return
-        shape = shapes.OPERATIONS[self.operation][3]
+        shape = extensions.operation(self.operation)[3]
         self._wire.send_event(rpc.encode(rpc.Kind.MESSAGE, 0, self._stream_id, event, shape))
 
     def on_end(self, cancel: Callable[[], None]) -> None:
@@ -63,7 +63,7 @@ class Call:
         """Sends the response and, on a subscription, the events that came before it."""
         if self.ended:
             return
-        kind, _, shape, _ = shapes.OPERATIONS[self.operation]
+        kind, _, shape, _ = extensions.operation(self.operation)
         unary = kind == "unary"
         flags = rpc.TERMINATE if unary else 0
         self._wire.send(rpc.encode(rpc.Kind.MESSAGE, flags, self._stream_id, rpc.dump(body), shape))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from nucleus.wire import shapes
+from nucleus.wire import extensions, shapes
 
 Check = Callable[[Any], Any]
 Members = tuple[tuple[str, bool, Check], ...]  # name, required, its check
@@ -36,7 +36,7 @@ class RequestError(Exception):
 
 def check(operation: str, request: Any) -> dict[str, Any]:
     """The checked request of a known operation. Raises RequestError."""
-    checked: dict[str, Any] = _compile(shapes.OPERATIONS[operation][1])(request)
+    checked: dict[str, Any] = _compile(extensions.operation(operation)[1])(request)
     return checked
 
 
