@@ -89,6 +89,14 @@ class Journal:
         os.close(self._descriptor)
 
 
+def read(path: Path) -> list[bytes]:
+    """The whole records of a journal as it is now, nothing repaired; another process may be writing it.
+
+    Raises NucleusError IO_READ_ERROR.
+    """
+    return _parse(_read(path))[0]
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

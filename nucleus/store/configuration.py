@@ -148,6 +148,22 @@ class ConfigurationStore:
                 callback(heard)
 
 
+def path(directory: Path) -> Path:
+    """Where the journal of a configuration lies."""
+    return directory / "configuration.journal"
+
+
+def read(records: Iterable[bytes]) -> tuple[configuration.Tree, int]:
+    """The tree that a journal's records make, and how many records are not changes as this release knows them."""
+    tree, unknown = configuration.EMPTY, 0
+    for record in records:
+        try:
+            tree = configuration.apply(tree, _decode(record)[0])
+        except (KeyError, TypeError, ValueError):
+            unknown += 1
+    return tree, unknown
+
+
 def _is_private(path: configuration.Path) -> bool:
     return any(name.startswith("_") for name in path)
 

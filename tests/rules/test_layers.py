@@ -14,7 +14,12 @@ CLOUD = (("core",), ("objects",), ("store",), ("api", "mqtt"), ("app",))
 CLI_MAY = ("nucleus.ipc.client", "nucleus.core", "nucleus.wire", "nucleus.host.places", "nucleus.cli")
 OPERATOR_MAY = ("cloud.cli", "nucleus.cli", "nucleus.core", "nucleus.wire")
 # The verbs that start a whole: the one allowed crossing beside the table of entry points.
-STARTERS = {"nucleus.cli.nucleus_run": ("nucleus.app",), "cloud.cli.service": ("cloud.app", "cloud.settings")}
+STARTERS = {
+    "nucleus.cli.nucleus_run": ("nucleus.app",),
+    "nucleus.cli.selftest": ("nucleus.selftest",),
+    "nucleus.cli.service_files": ("nucleus.host.launch",),
+    "cloud.cli.service": ("cloud.app", "cloud.settings"),
+}
 
 
 def _known() -> frozenset[str]:
