@@ -1,8 +1,8 @@
 """The queue of deployments: accepts, orders, carries out one at a time.
 
 A deployment is durable before anything is done for it. Order: by the time it was queued; a new shadow deployment takes the
-place of a queued one, and of a running one that has not changed anything yet. No deployment ends the daemon: what goes wrong
-is its result.
+place of a queued one, and of a running one, which is taken back. No deployment ends the daemon: what goes wrong is its
+result.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nucleus.actors import deployment, reporter, standing
+from nucleus.actors import deployment, regret, reporter, retention, standing
 from nucleus.core import desired, document, errors, local, progress
 from nucleus.core import status as statuses
 from nucleus.host import logs
 from nucleus.store import deployments
 
+LATEST_MS = 1 << 62
 MAX_QUEUED = 100  # deployments waiting; more are refused (the cloud keeps them and tells again)
 
 
@@ -37,6 +38,9 @@ class Deployer:
         self._log = log
         self._records: list[deployments.Record] = []
         self._reporter = reporter.Reporter(self._records, parts.store, sources, log)
+        self._regret = regret.Regret(
+            self._records, parts.configuration, parts.supervisor, submit=self.submit, save=self._reporter.save, log=log
+        )
         self._current: deployment.Deployment | None = None
         self._current_id = ""
         self._work = asyncio.Event()
@@ -51,7 +55,9 @@ class Deployer:
         self._records.extend(found)
         for sentence in bad:
             self._log.error("deployment.record_lost", why=sentence)
+        launches = self._parts.bootstrapper.launches
         try:
+            standing.heed_panic(self._parts.store, self._parts.configuration, self._records, launches, self._log)
             standing.give_up_on_loops(self._parts.store, self._parts.configuration, self._records, self._log)
         except errors.NucleusError as error:  # a full disk must not keep the components from starting
             self._log.error("deployment.cannot_write", code=error.code, why=error.detail)
@@ -65,7 +71,7 @@ class Deployer:
                     await self._carry_out(waiting[0])
                     continue
                 self._work.clear()
-                await self._work.wait()  # no deadline: there may be nothing to do for months
+                await self._regret.until(self._work)
 
     # ---- what sources and the IPC ask ----------------------------------------------------------------------------
 
@@ -82,7 +88,7 @@ class Deployer:
         if known is not None:
             self._records.remove(known)
         if record.source == deployments.SHADOW:
-            self.cancel(deployments.SHADOW, "")
+            self._cancel(lambda one: one.source == deployments.SHADOW, f"replaced by deployment {record.id}")
         self._log.info("deployment.queued", deployment=record.id, source=record.source)
         record.result = self._stale(record)
         self._accept(record)
@@ -97,12 +103,22 @@ class Deployer:
         self._accept(record)
 
     def cancel(self, source: str, carrier: str) -> None:
-        """Cancels what is queued from a source (`carrier` empty: everything), and the running one before its commit."""
-        self._cancel(lambda one: one.source == source and carrier in ("", one.carrier))
+        """Cancels the deployment of a carrier, queued or running; what a running one has changed is restored."""
+        self._cancel(lambda one: one.source == source and carrier == one.carrier, "cancelled in the cloud")
 
-    def keep_jobs(self, listed: frozenset[str]) -> None:
-        """Cancels every job that the service does not list as pending any more."""
-        self._cancel(lambda one: one.source == deployments.JOB and one.carrier not in listed)
+    def keep_jobs(self, listed: frozenset[str], *, before_ms: int = LATEST_MS) -> None:
+        """Cancels every job queued before a moment of the service's clock that the service does not list as pending."""
+
+        def is_gone(one: deployments.Record) -> bool:
+            return one.source == deployments.JOB and one.carrier not in listed and one.queued_ms < before_ms
+
+        self._cancel(is_gone, "the cloud does not want it any more (cancelled, replaced or timed out there)")
+
+    def cancel_local(self, deployment_id: str) -> bool:
+        """Cancels a local deployment, queued or running. False: it has ended, or is on its way back already."""
+        return self._cancel(
+            lambda one: one.source == deployments.LOCAL and one.id == deployment_id, "cancelled on the device"
+        )
 
     async def create_local(self, request: local.LocalRequest, caller: str) -> str:
         """Accepts a local deployment (spec/nucleus.md 5.2); returns its id. Raises NucleusError."""
@@ -127,10 +143,10 @@ class Deployer:
 
     def status(self, deployment_id: str) -> local.LocalStatus | None:
         record = self._find(deployment_id)
-        return self._local_status(record) if record is not None and record.source == deployments.LOCAL else None
+        return self._standing(record) if record is not None and record.source == deployments.LOCAL else None
 
     def list(self) -> list[local.LocalStatus]:
-        return [self._local_status(one) for one in self._records if one.source == deployments.LOCAL]
+        return [self._standing(one) for one in self._records if one.source == deployments.LOCAL]
 
     def wake_reports(self) -> None:
         """Called after every connection: what was not confirmed is sent again."""
@@ -155,7 +171,7 @@ class Deployer:
         try:
             return await one.execute()
         except deployment.Cancelled:
-            return statuses.Result(status=statuses.CANCELED, detailed=statuses.CANCELED)
+            return statuses.canceled("cancelled before anything was changed")
         except Exception as error:  # our own fault, or a disk's: it must end this deployment, not the daemon
             self._log.error("deployment.fault", deployment=self._current_id, why=f"{type(error).__name__}: {error}")
             fault = error
@@ -198,7 +214,10 @@ class Deployer:
 
     def _finish(self, record: deployments.Record) -> None:
         assert record.result is not None
-        record.undo = ()  # nothing leads back any more
+        if record.result.status != statuses.SUCCEEDED or not record.regret_until_ms:
+            record.undo = ()  # nothing leads back any more
+        if record.result.status == statuses.CANCELED and record.source == deployments.JOB:
+            record.reported = True  # the service cancelled it: it knows, and refuses reports
         self._reporter.save(record)
         self._log.info(
             "deployment.ended",
@@ -211,22 +230,12 @@ class Deployer:
         self._reporter.ended(record)
 
     def _clean(self) -> None:
-        """Keeps the versions that are installed, those one step back, and those of the newest failed deployment."""
-        keep: dict[str, set[str]] = {}
-        for name, one in desired.installed(self._parts.configuration.tree).items():
-            keep.setdefault(name, set()).add(one.version)
-        ended = [one for one in self._records if one.result is not None]
-        good = [one for one in ended if one.result and one.result.status == statuses.SUCCEEDED][-2:]
-        queued = [one for one in self._records if one.result is None]
-        wanted = [(name, wish.version) for one in queued for name, wish in one.document.components.items()]
-        for record in good + ended[-1:] + queued:
-            wanted += [*record.resolved.items(), *record.taken]
-        for name, version in wanted:
-            keep.setdefault(name, set()).add(version)
-        removed = self._parts.components.clean({name: frozenset(versions) for name, versions in keep.items()})
+        keep = retention.kept(self._records, self._parts.configuration.tree, self._regret.candidate())
+        removed = self._parts.components.clean(keep)
         if removed:
             self._log.info("components.cleaned", removed=", ".join(removed))
         self._parts.store.prune(self._records)
+        self._parts.bootstrapper.tidy(self._records)
         done = [one for one in self._records if one.result is not None and one.reported]
         for old in done[: -deployments.KEEP_FINISHED]:
             self._records.remove(old)
@@ -247,30 +256,32 @@ class Deployer:
     def _roots(self, group: str) -> dict[str, str]:
         return desired.roots(self._parts.configuration.tree).get(group, {})
 
+    def _standing(self, record: deployments.Record) -> local.LocalStatus:
+        return reporter.local_status(record, running=record.id == self._current_id)
+
     def _is_full(self) -> bool:
         return len([one for one in self._records if one.result is None]) >= MAX_QUEUED
 
-    def _cancel(self, chosen: Callable[[deployments.Record], bool]) -> None:
-        for record in [one for one in self._records if one.result is None and chosen(one)]:
-            if record.id == self._current_id and self._current is not None:
-                self._current.cancelled.set()
-                continue
-            record.result = statuses.Result(status=statuses.CANCELED, detailed=statuses.CANCELED)
-            record.reported = record.source == deployments.JOB  # the service cancelled it: it knows
-            self._finish(record)
+    def _cancel(self, chosen: Callable[[deployments.Record], bool], why: str) -> bool:
+        """True if at least one was cancelled, or will be when what it changed is restored."""
+        done = [self._cancel_one(one, why) for one in self._records if one.result is None and chosen(one)]
+        return any(done)
 
-    def _local_status(self, record: deployments.Record) -> local.LocalStatus:
-        result = record.result
-        running = "IN_PROGRESS" if record.id == self._current_id else "QUEUED"
-        return local.LocalStatus(
-            deployment_id=record.id,
-            status=result.status if result is not None else running,
-            created_at=record.document.created_ms / 1000,
-            detail=result.detailed if result is not None else "",
-            error_stack=result.stack if result is not None else (),
-            error_types=result.types() if result is not None else (),
-            failure_cause=result.cause if result is not None else "",
-        )
+    def _cancel_one(self, record: deployments.Record, why: str) -> bool:
+        if record.id == self._current_id and self._current is not None:
+            if not self._current.cancel(why):
+                return False
+        elif standing.is_committed(self._parts.configuration, record):  # begun before a restart of the nucleus
+            if record.failure is not None:
+                return False
+            record.cancelled = why
+        else:
+            record.result = statuses.canceled(f"{why} before it began")
+            self._finish(record)
+            return True
+        self._log.info("deployment.cancelling", deployment=record.id, why=why)
+        self._reporter.save(record)
+        return True
 
 
 def _again(known: deployments.Record, record: deployments.Record) -> bool:

@@ -1,26 +1,30 @@
-"""Carries out one deployment: negotiate, prepare, plan, commit, apply, watch, settle, or plan back.
+"""Carries out one deployment: negotiate, prepare, plan, ask for consent, commit, apply, watch, settle, or plan back.
 
 Facts are written to the record before the act that needs them; every decision is recomputed from `core` (design.md
 principle 2). So carrying on after a crash is calling `execute` again: what is in force already is seen in the configuration.
+A cancellation is heard at every stage: before the commit nothing was changed, after it the way back is the ordinary one; on
+the way back and at the very end it comes too late.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from msgspec import Struct
 
-from nucleus.actors import preparation, standing, supervisor
+from nucleus.actors import application, bootstrap, consent, preparation, standing, supervisor, validation
 from nucleus.core import configuration, desired, document, errors, plan, progress, status
-from nucleus.core.component import Component
+from nucleus.core import validation as validity
 from nucleus.core.lifecycle import Effect, State
 from nucleus.host import logs
 from nucleus.store import components, deployments
 from nucleus.store import configuration as configuration_store
 
-REMOVAL_S = 180.0  # Shutdown 15 s, processes 5 s each, Uninstall 120 s
+T = TypeVar("T")
+
 WRITE_AGAIN_S = 5.0  # after a write that the disk refused
 
 
@@ -32,6 +36,9 @@ class Parts(Struct, frozen=True):
     components: components.ComponentStore
     supervisor: supervisor.Supervisor
     preparation: preparation.Preparation
+    bootstrapper: bootstrap.Bootstrapper
+    consent: consent.Consent
+    validation: validation.Validation
     log: logs.Log
     write_again_s: float = WRITE_AGAIN_S
 
@@ -48,26 +55,49 @@ class Deployment:
         self._record = record
         self._say = say
         self._log = parts.log.bind(deployment=record.id)
-        self.cancelled = asyncio.Event()
+        self._hands = application.Hands(parts.supervisor, say, self._log)
+        self._cancelled = asyncio.Event()  # kept for what asks between two steps; `_interruptible` ends a wait at once
+        self._interruptible: asyncio.Timeout | None = None
+        self._ending = False
+        self._asked = False
+        if record.cancelled and record.failure is None:
+            self._cancelled.set()
+
+    def cancel(self, why: str) -> bool:
+        """Ends it with the state of before restored. False: too late, it is on its way back already or has succeeded."""
+        if self._ending or self._record.failure is not None:
+            return False
+        self._record.cancelled = self._record.cancelled or why
+        self._cancelled.set()
+        if self._interruptible is not None:
+            self._interruptible.reschedule(asyncio.get_running_loop().time())
+        return True
 
     async def execute(self) -> status.Result:
         """Carries the deployment to its end. Raises Cancelled; every other failure is a result."""
+        try:
+            return await self._execute()
+        finally:
+            if self._asked:
+                self._parts.consent.over(self._record.id)
+
+    async def _execute(self) -> status.Result:
         if standing.is_settled(self._parts.configuration, self._record):
             return self._settled_result()
         if self._record.failure is None and not standing.is_committed(self._parts.configuration, self._record):
             try:
                 await self._begin()
             except errors.NucleusError as error:
-                if self.cancelled.is_set():
-                    raise Cancelled from error
                 self._log.error("deployment.refused", code=error.code, why=error.detail)
                 return status.failure(progress.Failed((error.code,), error.detail), "FAILED_NO_STATE_CHANGE")
-        failed = self._record.failure or await self._apply()
+        going = self._parts.bootstrapper
+        failed = self._record.failure or await going.restart(self._record, self._say) or await self._apply()
         if failed is None:
             return await self._settle()
         failure = progress.Failed(failed.stack, failed.cause)
         self._log.error("deployment.failed", why=failed.cause)
-        if self._record.document.failure_policy == document.DO_NOTHING:
+        must_return = self._record.cancelled or standing.must_return(self._record)
+        if self._record.document.failure_policy == document.DO_NOTHING and not must_return:
             return await self._settle()
         return await self._roll_back(failure)
 
@@ -96,14 +126,32 @@ class Deployment:
                 self._log.error("deployment.cannot_write", code=error.code, why=error.detail)
             await asyncio.sleep(self._parts.write_again_s)
 
+    async def _unless_cancelled(self, work: Awaitable[T]) -> T:
+        """Raises Cancelled as soon as somebody cancels, whatever `work` waits for."""
+        try:
+            async with asyncio.timeout(0 if self._cancelled.is_set() else None) as self._interruptible:
+                return await work
+        except (TimeoutError, errors.NucleusError) as error:
+            if self._cancelled.is_set():
+                raise Cancelled from error
+            raise
+        finally:
+            self._interruptible = None
+
     # ---- up to the commit: nothing has changed yet -----------------------------------------------------------------
 
     async def _begin(self) -> None:
         record, parts = self._record, self._parts
-        ready = await parts.preparation.prepare(record, self._say, self.cancelled)
-        before = parts.configuration.tree
+        ready = await self._unless_cancelled(parts.preparation.prepare(record, self._say, self._cancelled))
         record.resolved = {name: one.version for name, one in ready.resolved.items()}
-        wanted = parts.preparation.compose(record, ready, before, parts.configuration.now())
+        self._compose(ready)  # what cannot be is refused before anybody is asked
+        await self._unless_cancelled(self._agree(ready))
+        await self._unless_cancelled(self._fault("pause-before-activation"))
+        await self._bootstrap(ready)
+        if record.failure is not None:
+            return
+        before = parts.configuration.tree
+        wanted = self._compose(ready)  # again: components may have written meanwhile
         for left in wanted.left:
             self._log.warning("deployment.placeholder_left", placeholder=left)
         record.previous = desired.installed(before)
@@ -112,11 +160,38 @@ class Deployment:
         )
         record.undo = configuration.diff(wanted.tree, before)
         parts.store.save(record)
-        await self._fault("pause-before-activation")
-        if self.cancelled.is_set():
+        if self._cancelled.is_set():
             raise Cancelled
         parts.configuration.commit((*wanted.changes, standing.mark(parts.configuration, record.id)))
         self._log.info("deployment.committed", changes=len(wanted.changes))
+
+    async def _bootstrap(self, ready: preparation.Ready) -> None:
+        """Bootstrap steps run to their ends; a cancellation meanwhile leads back, because they may have changed the machine."""
+        record, tree = self._record, self._parts.configuration.tree
+        record.previous = desired.installed(tree)
+        await self._parts.bootstrapper.prepare(record, self._compose(ready), tree, self._say)
+        if self._cancelled.is_set() and record.failure is None and record.bootstrap.forward:
+            record.failure = deployments.Failure(("DEPLOYMENT_INTERRUPTED",), record.cancelled)
+
+    def _compose(self, ready: preparation.Ready) -> desired.Desired:
+        store = self._parts.configuration
+        return self._parts.preparation.compose(self._record, ready, store.tree, store.now())
+
+    async def _agree(self, ready: preparation.Ready) -> None:
+        """Component update policy, then configuration validation (spec/nucleus.md 5.10, 5.11). Raises NucleusError."""
+        parts, wanted = self._parts, self._record.document
+        if wanted.update_action == document.NOTIFY:
+            self._asked = True
+            await parts.consent.ask(self._record.id, wanted.update_timeout_s, self._say)
+        running = {name for name, one in parts.supervisor.health().items() if one.state is State.RUNNING}
+        before, after = parts.configuration.tree, self._compose(ready).tree
+        await parts.validation.validate(
+            self._record.id,
+            validity.proposals(before, after, parts.validation.listening() & running),
+            wanted.validation_timeout_s,
+            self._say,
+            silence_fails=wanted.validation_silence_fails,
+        )
 
     async def _fault(self, name: str) -> None:
         """A switch for tests and the demo: the file `<root>/fault` holds `<name>:<seconds>` (README, Faults on purpose)."""
@@ -140,108 +215,80 @@ class Deployment:
             for step in plan.plan(record.previous or {}, target, broken=record.broken).steps
             if step.effect is not Effect.KEEP
         }
+        record.changed = tuple(sorted(changed))
         local = record.source == deployments.LOCAL
         expected = progress.Expectation(
-            generations=self._hand_over(target),
+            generations=self._hands.hand_over(target),
             changed=frozenset(changed),
             deadline_at=_deadline(record.document),
             watch_s=progress.watch_s(changed, record.document.watch_s, local=local),
         )
-        verdict = await self._watch(expected)
+        try:
+            verdict = await self._unless_cancelled(self._hands.watch(expected))
+        except Cancelled:
+            verdict = progress.Failed((), record.cancelled)
         if isinstance(verdict, progress.Done):
             return None
         record.failure = deployments.Failure(verdict.stack, verdict.cause)
         await self._durably(lambda: self._parts.store.save(record))
         return record.failure
 
-    def _hand_over(self, target: Mapping[str, Component]) -> dict[str, int]:
-        """Gives the supervisor every step of the way from what it has to `target`; removals are not part of it."""
-        running = self._parts.supervisor
-        health = running.health()
-        actual = {name: one for name in health if (one := running.component(name)) is not None}
-        broken = [name for name, one in health.items() if one.state is State.BROKEN and name not in self._excused()]
-        way = plan.plan(actual, target, broken=broken)
-        generations = {}
-        for step in way.steps:
-            name = step.component.name
-            if step.effect is Effect.KEEP and actual.get(name) == step.component:
-                generations[name] = health[name].generation
-                continue
-            self._log.info("deployment.step", component=name, effect=step.effect.value, reason=step.reason)
-            generations[name] = running.adopt(step.component, step.effect)
-        return generations
-
-    def _excused(self) -> tuple[str, ...]:
-        """On the way back, components that were BROKEN before are left alone (spec/nucleus.md 5.8)."""
-        return self._record.broken if self._record.failure is not None else ()
-
-    async def _watch(self, expected: progress.Expectation) -> progress.Done | progress.Failed:
-        running = self._parts.supervisor
-        watch: progress.Watch | None = None
-        while True:
-            seen = running.revision
-            verdict = progress.judge(expected, running.health(), watch, time.monotonic())
-            if not isinstance(verdict, progress.Waiting):
-                return verdict
-            watch = verdict.watch
-            self._say(verdict.reason)
-            try:
-                async with asyncio.timeout(verdict.look_again_s):
-                    await running.changed(seen)
-            except TimeoutError:
-                continue
-
     # ---- the end -----------------------------------------------------------------------------------------------------
 
     async def _settle(self) -> status.Result:
         """Records the group's roots; removes what nobody wants any more, only when the new state is proven."""
         record, parts = self._record, self._parts
+        self._ending = True
         removed: frozenset[str] = frozenset()
         if record.failure is None:
             removed = frozenset(desired.installed(parts.configuration.tree)) - frozenset(record.resolved)
-        await self._remove(removed)
+        await self._hands.remove(removed)
 
         def write() -> None:
             store = parts.configuration
             leaving = parts.preparation.left_groups(record, store.tree)
             changes = desired.settle(store.tree, record.document, leaving, removed, store.now())
+            self._keep_way_back(changes)
             store.commit((*changes, standing.settled(store, record)))
 
         await self._durably(write)
         return self._settled_result()
 
-    async def _remove(self, names: frozenset[str]) -> None:
-        running = self._parts.supervisor
-        for name in plan.plan({n: c for n in names if (c := running.component(n)) is not None}, {}).removals:
-            self._log.info("deployment.removing", component=name.name, reason=name.reason)
-            running.remove(name.name)
-        try:
-            async with asyncio.timeout(REMOVAL_S):
-                while left := sorted(names & running.health().keys()):
-                    self._say(f"removing {', '.join(left)}")
-                    await running.changed(running.revision)
-        except TimeoutError:
-            self._log.error(
-                "deployment.removal_timed_out", components=", ".join(sorted(names & running.health().keys()))
-            )
+    def _keep_way_back(self, changes: tuple[configuration.Change, ...]) -> None:
+        """For the time in which success may be regretted: the way back from behind the last commit."""
+        record, wanted = self._record, self._record.document
+        if record.failure is not None or wanted.failure_policy == document.DO_NOTHING:
+            return
+        if not wanted.regret_s or not record.changed:
+            return
+        before = self._parts.configuration.tree
+        if record.regret_until_ms:
+            return  # the write before it failed, and is tried again
+        record.undo = (*configuration.diff(configuration.apply(before, changes), before), *record.undo)
+        record.regret_until_ms = int((time.time() + wanted.regret_s) * 1000)
+        self._parts.store.save(record)
 
     async def _roll_back(self, failure: progress.Failed) -> status.Result:
         record, parts = self._record, self._parts
         await self._durably(lambda: parts.store.save(record))
         await self._durably(lambda: standing.roll_back_configuration(parts.configuration, record))
+        stuck = await parts.bootstrapper.back(record, self._say)
         previous = record.previous or {}
         expected = progress.Expectation(
-            generations=self._hand_over(previous),
+            generations=self._hands.hand_over(previous, excused=record.broken),
             changed=frozenset(),
             excused=plan.with_dependents(record.broken, previous),
             deadline_at=_deadline(record.document),
             watch_s=0.0,
         )
-        await self._remove(frozenset(parts.supervisor.health()) - frozenset(previous))
-        verdict = await self._watch(expected)
-        if isinstance(verdict, progress.Failed):
-            also = progress.Failed(failure.stack, f"{failure.cause}. The way back failed too: {verdict.cause}")
+        await self._hands.remove(frozenset(parts.supervisor.health()) - frozenset(previous))
+        verdict = await self._hands.watch(expected)
+        if stuck or isinstance(verdict, progress.Failed):
+            why = verdict.cause if isinstance(verdict, progress.Failed) else stuck
+            also = progress.Failed(failure.stack, f"{failure.cause}. The way back failed too: {why}")
             return status.failure(also, "FAILED_UNABLE_TO_ROLLBACK")
+        if record.cancelled:
+            return status.canceled(f"{record.cancelled}; what it had changed is restored")
         return status.failure(failure, "FAILED_ROLLBACK_COMPLETE")
 
 

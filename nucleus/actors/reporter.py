@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
-from nucleus.core import errors
+from nucleus.core import errors, local
 from nucleus.core import status as statuses
 from nucleus.host import logs
 from nucleus.store import deployments
@@ -120,3 +120,17 @@ class Reporter:
         record.reported = True
         self._sent.pop(record.id, None)
         self.save(record)
+
+
+def local_status(record: deployments.Record, *, running: bool) -> local.LocalStatus:
+    """How a local deployment stands, for whoever asks."""
+    result = record.result
+    return local.LocalStatus(
+        deployment_id=record.id,
+        status=result.status if result is not None else "IN_PROGRESS" if running else "QUEUED",
+        created_at=record.document.created_ms / 1000,
+        detail=result.detailed if result is not None else "",
+        error_stack=result.stack if result is not None else (),
+        error_types=result.types() if result is not None else (),
+        failure_cause=result.cause if result is not None else "",
+    )

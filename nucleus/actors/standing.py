@@ -7,11 +7,13 @@ Its value is `<id>` (in force, not decided), `<id> settled` (decided, only its r
 from __future__ import annotations
 
 from nucleus.core import configuration, desired, document
-from nucleus.host import logs
+from nucleus.host import launch, logs
 from nucleus.store import configuration as configuration_store
 from nucleus.store import deployments
 
 MAX_ACTIVATIONS = 3  # the third launch that finds the same deployment undecided plans back (issue "The device core", e)
+MAX_CAUSE = 2000  # characters of the loader's note that go into the cause
+_ALWAYS_BACK = frozenset({"NUCLEUS_RESTART_FAILURE", "COMPONENT_BOOTSTRAP_ERROR", "COMPONENT_BOOTSTRAP_TIMEOUT"})
 _SETTLED, _ROLLED_BACK = " settled", " rolled back"
 
 Store = configuration_store.ConfigurationStore
@@ -27,8 +29,12 @@ def settled(store: Store, record: deployments.Record) -> configuration.Change:
 
 
 def is_committed(store: Store, record: deployments.Record) -> bool:
-    """In force and not decided. A record that never saw its way back written cannot be: it was lost or came again."""
-    return _marked(store) == record.id and record.previous is not None
+    """In force and not decided. A record that never saw its way back written cannot be: it was lost or came again.
+
+    What takes another deployment back decides about that one's changes, as long as they are the last in force.
+    """
+    mine = record.regrets + _SETTLED if record.regrets else record.id
+    return _marked(store) == mine and record.previous is not None
 
 
 def is_settled(store: Store, record: deployments.Record) -> bool:
@@ -49,6 +55,33 @@ def roll_back_configuration(store: Store, record: deployments.Record) -> None:
     store.commit((*back, mark(store, record.id + _ROLLED_BACK)))
 
 
+def must_return(record: deployments.Record) -> bool:
+    """Failures that lead back whatever the policy says: with the new state the nucleus did not come up, or half of it
+    was never committed (spec/nucleus.md 5.9: a snapshot always)."""
+    return record.failure is not None and record.failure.stack[0] in _ALWAYS_BACK
+
+
+def heed_panic(
+    records_store: deployments.DeploymentStore,
+    store: Store,
+    records: list[deployments.Record],
+    launches: launch.Launches,
+    log: logs.Log,
+) -> None:
+    """At launch: the loader went back to this version of the nucleus, because the one of a deployment did not start."""
+    note = launches.panic()
+    if not note:
+        return
+    log.error("nucleus.went_back", note=note)
+    for record in records:
+        own = record.bootstrap.own
+        if record.result is None and record.failure is None and own is not None and is_committed(store, record):
+            cause = f"version {own.new} of the nucleus did not start, {own.old} runs again: {note}"
+            record.failure = deployments.Failure(("NUCLEUS_RESTART_FAILURE",), cause[:MAX_CAUSE])
+            records_store.save(record)
+    launches.forget_panic()
+
+
 def give_up_on_loops(
     records_store: deployments.DeploymentStore, store: Store, records: list[deployments.Record], log: logs.Log
 ) -> None:
@@ -65,7 +98,7 @@ def give_up_on_loops(
             record.failure = deployments.Failure(("NUCLEUS_RESTART_FAILURE",), why)
             log.error("deployment.given_up", deployment=record.id, activations=record.activations)
         records_store.save(record)
-        if record.failure is not None and record.document.failure_policy == document.ROLLBACK:
+        if record.failure is not None and (must_return(record) or record.document.failure_policy == document.ROLLBACK):
             roll_back_configuration(store, record)
 
 

@@ -15,6 +15,7 @@ from nucleus.core import builtin, component, configuration, document, errors, in
 
 SERVICES = "services"
 GROUPS = ("services", "DeploymentService", "GroupToRootComponents")
+PROCESSING_TIME = "deploymentProcessingTime"  # the other word, the default: deploymentCreationTime
 LAST = ("services", "DeploymentService", "GroupToLastDeployment")
 
 
@@ -57,13 +58,17 @@ def compose(
 ) -> Desired:
     """The desired state. `stamp` (device clock) marks what the nucleus writes; configuration bears the document's time.
 
-    A document from the device's future counts as written now: else no component could change its keys until then.
+    A document from the device's future counts as written now: else no component could change its keys until then. With the
+    nucleus's setting `deploymentConfigurationTimeSource: deploymentProcessingTime` every document does, and so wins over
+    what components wrote since it was created (spec/nucleus.md 4.5).
     Raises NucleusError (no manifest fits, a bad lifecycle).
     """
     origin = f"deployment:{wanted.deployment_id}"
     before = tree
+    source = _get(tree, (SERVICES, builtin.NUCLEUS, "configuration", "deploymentConfigurationTimeSource"))
+    written_ms = stamp if source == PROCESSING_TIME else min(wanted.created_ms, stamp)
     for name, one in resolved.items():
-        tree = _configure(tree, name, one, wanted.components.get(name), min(wanted.created_ms, stamp), origin)
+        tree = _configure(tree, name, one, wanted.components.get(name), written_ms, origin)
     known = {name: _known(tree, name, one, paths[name]) for name, one in resolved.items()}
     found: dict[str, component.Component] = {}
     left: list[str] = []

@@ -1,4 +1,4 @@
-"""CreateLocalDeployment, GetLocalDeploymentStatus, ListLocalDeployments (spec/ipc.md 3)."""
+"""CreateLocalDeployment, CancelLocalDeployment, GetLocalDeploymentStatus, ListLocalDeployments (spec/ipc.md 3)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,24 @@ from nucleus.wire import rpc
 
 async def create(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     """Hands the request to the deployer, which answers with an id as soon as the deployment is queued."""
-    return {"deploymentId": await one.ports.deployments.create_local(_request(request), one.caller)}
+    return {"deploymentId": await one.ports.deployments.create_local(request_of(request), one.caller)}
 
 
 def status(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
-    deployment_id = request["deploymentId"]
+    return {"deployment": _describe(_find(one, request["deploymentId"]))}
+
+
+def cancel(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    """Cancels by id, queued or running; what was changed already is restored first, so ask for the status after it."""
+    found = _find(one, request.get("deploymentId", ""))
+    if not one.ports.deployments.cancel_local(found.deployment_id):
+        how = "it is on its way back or just ending" if found.status == "IN_PROGRESS" else f"it is {found.status}"
+        what = f"cannot cancel deployment {found.deployment_id}: {how}"
+        raise rpc.OperationError("InvalidArgumentsError", what)
+    return {"message": f"deployment {found.deployment_id} is being cancelled"}
+
+
+def _find(one: call.Call, deployment_id: str) -> local.LocalStatus:
     try:
         uuid.UUID(deployment_id)
     except ValueError:
@@ -32,14 +45,15 @@ def status(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
             resourceType="deployment",
             resourceName=deployment_id,
         )
-    return {"deployment": _describe(found)}
+    return found
 
 
 def list_all(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     return {"localDeployments": [_describe(each) for each in one.ports.deployments.list()]}
 
 
-def _request(request: dict[str, Any]) -> local.LocalRequest:
+def request_of(request: dict[str, Any]) -> local.LocalRequest:
+    """A checked CreateLocalDeploymentRequest as a value. Raises OperationError for what the shape cannot say."""
     updates = request.get("componentToConfiguration", {})
     for name, update in updates.items():
         if not isinstance(update, dict) or not set(update) <= {"MERGE", "RESET"}:
@@ -79,7 +93,7 @@ def _describe(found: local.LocalStatus) -> dict[str, Any]:
         "status": found.status,
         "createdOn": created.strftime("%d-%m-%Y %H:%M:%S UTC"),
     }
-    if found.detail:
+    if found.detail and found.detail != found.status:  # CANCELED has no word in DetailedDeploymentStatus
         described["deploymentStatusDetails"] = {
             "detailedDeploymentStatus": found.detail,
             "deploymentErrorStack": list(found.error_stack),

@@ -47,6 +47,12 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     broken: tuple[str, ...] = ()  # components that were BROKEN before
     undo: tuple[configuration.Change, ...] = ()
     failure: Failure | None = None
+    cancelled: str = ""  # why it was cancelled; what had changed by then is restored
+    changed: tuple[str, ...] = ()  # components that the deployment started, restarted or reinstalled
+    regret_until_ms: int = (
+        0  # wall clock: until then a changed component that becomes BROKEN leads back (actors/regret)
+    )
+    regrets: str = ""  # id of the deployment that this one takes back
     activations: int = 0
     bootstrap: bootstrap.Facts = bootstrap.Facts()
     result: status.Result | None = None

@@ -7,6 +7,7 @@ A source parses and hands on; it decides nothing but what is a duplicate deliver
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import uuid
@@ -34,6 +35,8 @@ FINAL = frozenset(  # rejections that will not change (spec/cloud.md 3.2)
         "TerminalStateReached",
     )
 )
+OVER = frozenset(("InvalidStateTransition", "TerminalStateReached"))
+BY_DEVICE = frozenset((status.SUCCEEDED, status.FAILED, status.REJECTED))  # ends that we have reported ourselves
 
 
 class Inbox(Protocol):
@@ -44,6 +47,8 @@ class Inbox(Protocol):
     def refuse(self, record: deployments.Record, error: errors.NucleusError) -> None: ...
 
     def cancel(self, source: str, carrier: str) -> None: ...
+
+    def keep_jobs(self, listed: frozenset[str], *, before_ms: int = ...) -> None: ...
 
 
 class JobSource:
@@ -56,6 +61,7 @@ class JobSource:
         self._log = log
         self._ask = asyncio.Event()
         self._answers: dict[str, asyncio.Future[tuple[bool, dict[str, Any]]]] = {}
+        self._asked: str | None = ""  # token of the latest question for what is next
 
     async def run(self) -> None:
         get = jobs.next_get(self._thing)
@@ -65,10 +71,19 @@ class JobSource:
         await self._connection.subscribe(jobs.notify(self._thing), 1, self._notified)
         await self._connection.subscribe(f"{updates}/accepted", 1, lambda message: self._answered(True, message))
         await self._connection.subscribe(f"{updates}/rejected", 1, lambda message: self._answered(False, message))
-        await _ask_for_ever(self._ask, lambda: self._publish(get, {"jobId": "$next", "thingName": self._thing}))
+        await _ask_for_ever(self._connection, self._ask, lambda: self._question(get))
+
+    async def _question(self, get: str) -> None:
+        self._asked = uuid.uuid4().hex
+        await self._publish(get, {"jobId": "$next", "thingName": self._thing, "clientToken": self._asked})
 
     async def report(self, record: deployments.Record, state: str, details: dict[str, str]) -> bool:
-        """Updates the job execution; True when the service took it or will never take it. Waits at most ANSWER_S."""
+        """Updates the job execution; True when the service took it or will never take it. Waits at most ANSWER_S.
+
+        Offline it is not even tried: what is not confirmed is reported after the next connection, once.
+        """
+        if not self._connection.connected:
+            return False
         token = uuid.uuid4().hex
         answer: asyncio.Future[tuple[bool, dict[str, Any]]] = asyncio.get_running_loop().create_future()
         self._answers[token] = answer
@@ -83,8 +98,11 @@ class JobSource:
             del self._answers[token]
         if accepted:
             return True
-        self._log.warning("job.update_rejected", job=record.carrier, status=state, code=payload.get("code"))
-        return str(payload.get("code")) in FINAL
+        code = str(payload.get("code"))
+        self._log.warning("job.update_rejected", job=record.carrier, status=state, code=code)
+        if state == "IN_PROGRESS" and code in OVER and _state(payload) not in BY_DEVICE:
+            self._inbox.cancel(deployments.JOB, record.carrier)  # the service ended it: cancelled, removed, timed out
+        return code in FINAL
 
     async def _publish(self, topic: str, body: dict[str, Any]) -> None:
         await self._connection.publish(topic, json.dumps(body).encode(), 1)
@@ -103,16 +121,25 @@ class JobSource:
             waiting.set_result((accepted, payload))
 
     def _notified(self, message: mqtt.IncomingMessage) -> None:
-        if not _object(message.payload).get("jobs"):
-            self._inbox.cancel(deployments.JOB, "")  # nothing is left for us: what is still queued was cancelled
+        """The list of what is pending; what it does not name although it is older is over (spec/nucleus.md 5.4).
+
+        A list may arrive again late, so it says nothing about jobs queued after it; `$next` is asked in any case.
+        """
+        payload = _object(message.payload)
+        listed = jobs.listed(payload.get("jobs"))
+        if len(listed) < jobs.LISTED:
+            self._inbox.keep_jobs(listed, before_ms=int(float(payload.get("timestamp") or 0) * 1000))
         self._ask.set()
 
     def _next(self, message: mqtt.IncomingMessage) -> None:
         try:
-            execution = jobs.read_next(message.payload).execution
+            answer = jobs.read_next(message.payload)
         except msgspec.MsgspecError as error:
             self._log.error("job.unreadable", why=str(error))
             return
+        execution = answer.execution
+        if execution is None and answer.client_token == self._asked:
+            self._inbox.keep_jobs(frozenset())  # the answer to our latest question: nothing is pending
         if execution is not None:
             _hand_on(self._inbox, execution.job_document, deployments.JOB, execution.job_id, execution.queued_at)
 
@@ -132,14 +159,20 @@ class ShadowSource:
         self._answers: dict[str, asyncio.Future[bool]] = {}
 
     async def run(self) -> None:
-        self._connection.on_connected(self._ask.set)
+        self._connection.on_connected(self._reconnected)
         await self._connection.subscribe(f"{self._prefix}/get/accepted", 1, self._got)
         await self._connection.subscribe(f"{self._prefix}/update/accepted", 1, self._got)
         await self._connection.subscribe(f"{self._prefix}/update/rejected", 1, self._rejected)
-        await _ask_for_ever(self._ask, lambda: self._connection.publish(f"{self._prefix}/get", b"{}", 1))
+        await _ask_for_ever(
+            self._connection, self._ask, lambda: self._connection.publish(f"{self._prefix}/get", b"{}", 1)
+        )
 
     async def report(self, record: deployments.Record, state: str, details: dict[str, Any]) -> bool:
-        """Writes the reported part; True when the service has accepted it. Waits at most ANSWER_S."""
+        """Writes the reported part; True when the service has accepted it or never will. Waits at most ANSWER_S."""
+        if not self._connection.connected:
+            return False
+        if record.result is not None and state == record.result.status:
+            details = status.details(record.result)
         token = uuid.uuid4().hex
         reported = {
             "fleetConfigurationArnForStatus": record.document.configuration_arn,
@@ -164,23 +197,32 @@ class ShadowSource:
         finally:
             del self._answers[token]
 
+    def _reconnected(self) -> None:
+        self._ask.set()
+        for token in list(self._answers):
+            self._settle(token, False)
+
     def _settle(self, token: Any, accepted: bool) -> None:
         waiting = self._answers.get(str(token))
         if waiting is not None and not waiting.done():
             waiting.set_result(accepted)
 
     def _rejected(self, message: mqtt.IncomingMessage) -> None:
-        self._settle(_object(message.payload).get("clientToken"), False)
-        self._ask.set()
+        payload = _object(message.payload)
+        final = payload.get("code") in (400, 413, 415)  # no repetition makes it right
+        if final:
+            self._log.error("shadow.update_rejected", code=payload.get("code"), why=payload.get("message"))
+        self._settle(payload.get("clientToken"), final)
 
     def _got(self, message: mqtt.IncomingMessage) -> None:
         payload = _object(message.payload)
         self._settle(payload.get("clientToken"), True)
-        state = payload.get("state") or {}
-        desired = state.get("desired") or {}
-        if not desired or int(payload.get("version") or 0) < self._version:
+        state = _part(payload, "state")
+        desired = _part(state, "desired")
+        version, at = payload.get("version"), payload.get("timestamp")
+        if not desired or not isinstance(version, int) or version < self._version:
             return  # our own report, or older than what we have seen
-        self._version = int(payload.get("version") or 0)
+        self._version = version
         config, wanted = desired.get("fleetConfig"), desired.get("desiredStatus")
         if not isinstance(config, str) or wanted not in (status.SUCCEEDED, status.CANCELED):
             return
@@ -188,15 +230,18 @@ class ShadowSource:
         if wanted == status.CANCELED:
             self._inbox.cancel(deployments.SHADOW, arn)
             return
-        reported = state.get("reported") or {}
+        reported = _part(state, "reported")
         settled = reported.get("fleetConfigurationArnForStatus") == arn and reported.get("status") != "IN_PROGRESS"
         if settled or arn == self._last_arn:
             return
         self._last_arn = arn
-        _hand_on(self._inbox, _object(config.encode()), deployments.SHADOW, arn, float(payload.get("timestamp") or 0))
+        _hand_on(
+            self._inbox, _object(config.encode()), deployments.SHADOW, arn, float(at) if isinstance(at, int) else 0.0
+        )
 
 
-async def _ask_for_ever(ask: asyncio.Event, publish: Callable[[], Any]) -> None:
+async def _ask_for_ever(connection: mqtt.Connection, ask: asyncio.Event, publish: Callable[[], Any]) -> None:
+    """Asks when told to and from time to time; offline not at all: every connection asks anyway."""
     ask.set()
     while True:
         try:
@@ -205,7 +250,9 @@ async def _ask_for_ever(ask: asyncio.Event, publish: Callable[[], Any]) -> None:
         except TimeoutError:
             pass
         ask.clear()
-        await publish()
+        if connection.connected:
+            with contextlib.suppress(errors.NucleusError):  # the spool is full: the next round asks again
+                await publish()
 
 
 def _hand_on(inbox: Inbox, data: Any, source: str, carrier: str, queued_at: float) -> None:
@@ -222,9 +269,19 @@ def _hand_on(inbox: Inbox, data: Any, source: str, carrier: str, queued_at: floa
     inbox.submit(deployments.Record(document=found, source=source, carrier=carrier, queued_ms=queued_ms))
 
 
+def _state(rejection: dict[str, Any]) -> str:
+    state = rejection.get("executionState")
+    return str(state.get("status") or "") if isinstance(state, dict) else ""
+
+
+def _part(data: dict[str, Any], key: str) -> dict[str, Any]:
+    found = data.get(key)
+    return found if isinstance(found, dict) else {}
+
+
 def _object(payload: bytes) -> dict[str, Any]:
     try:
         decoded = json.loads(payload or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return decoded if isinstance(decoded, dict) else {}

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 NAMESPACE = "aws-gg-deployment"
 SHADOW = "AWSManagedGreengrassV2Deployment"
+LISTED = 10  # executions in one notification at most; a full list may not name all
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "REJECTED", "TIMED_OUT", "CANCELED", "REMOVED"})
 
 
@@ -77,6 +78,13 @@ class JobUpdate(Struct, rename="camel", omit_defaults=True):
     client_token: str | None = None
     include_job_execution_state: bool = False
     include_job_document: bool = False
+
+
+def listed(executions: Any) -> frozenset[str]:
+    """The job ids of a notification's `jobs`, `{"QUEUED": [{"jobId": …}, …], "IN_PROGRESS": […]}`; `{}` names none."""
+    groups = executions.values() if isinstance(executions, dict) else ()
+    entries = [one for group in groups if isinstance(group, list) for one in group]
+    return frozenset(str(one.get("jobId")) for one in entries if isinstance(one, dict))
 
 
 def read_next(payload: bytes) -> NextAnswer:

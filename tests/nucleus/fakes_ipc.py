@@ -11,9 +11,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from nucleus.actors import broker
+from nucleus.actors import broker, consent, validation
 from nucleus.core import component, configuration, errors, local, topics
 from nucleus.ipc import connection, ports, server
 from nucleus.store import configuration as store
@@ -98,6 +99,12 @@ class Deployments:
         )
         return deployment_id
 
+    def cancel_local(self, deployment_id: str, /) -> bool:
+        """What is queued can be cancelled, once."""
+        known = self.known[deployment_id]
+        self.known[deployment_id] = msgspec.structs.replace(known, status="CANCELED", detail="CANCELED")
+        return known.status == "QUEUED"
+
     def status(self, deployment_id: str, /) -> local.LocalStatus | None:
         return self.known.get(deployment_id)
 
@@ -160,8 +167,17 @@ class World:
         self.deployments = Deployments()
         self.uplink = Uplink()
         self.broker = broker.Broker()
+        self.consent = consent.Consent(self.log)
+        self.validation = validation.Validation(self.log)
         known = ports.Ports(
-            self._identify, self.configuration, self.components, self.deployments, self.uplink, self.broker
+            self._identify,
+            self.configuration,
+            self.components,
+            self.deployments,
+            self.uplink,
+            self.broker,
+            self.consent,
+            self.validation,
         )
         self.configuration.open()
         self.server = server.Server(path, known, self.log, limits=limits)

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from nucleus.actors import bootstrap, deployer, deployment, preparation, supervisor
-from nucleus.core import desired, document, status
+from nucleus.actors import bootstrap, consent, deployer, deployment, preparation, supervisor, validation
+from nucleus.core import builtin, desired, document, status
 from nucleus.core.lifecycle import Effect
 from nucleus.host import files, launch, logs, places, process
 from nucleus.store import components, deployments
@@ -72,7 +72,9 @@ class Device:
         self.configuration.open()
         self.store = components.ComponentStore(self.places)
         environment = {"PATH": os.environ["PATH"], "HOME": str(root), "AWS_IOT_THING_NAME": "t1"}
-        self.supervisor = supervisor.Supervisor(self.places, environment, "", self.log, lambda health: None)
+        self.supervisor = supervisor.Supervisor(self.places, environment, str(os.getuid()), self.log, lambda health: None)
+        self.consent = consent.Consent(self.log)
+        self.validation = validation.Validation(self.log)
         self.reports = Reports()
         self.ended: asyncio.Queue[deployments.Record] = asyncio.Queue()
         self.left: asyncio.Queue[int] = asyncio.Queue()  # codes with which the nucleus wanted to go down
@@ -84,6 +86,7 @@ class Device:
             records=records,
             running=self.supervisor,
             leave=self.left.put_nowait,
+            nucleus=lambda: self.configuration.component(builtin.NUCLEUS),
             log=self.log,
         )
         parts = deployment.Parts(
@@ -101,6 +104,8 @@ class Device:
                 tree=lambda: self.configuration.tree,
                 log=self.log,
             ),
+            consent=self.consent,
+            validation=self.validation,
             log=self.log,
             write_again_s=write_again_s,
         )
