@@ -80,7 +80,7 @@ def step(state: State, answers: Mapping[Ask, Candidate]) -> Need | Resolved | Co
     seen: set[frozenset[Ask]] = set()  # positions of the play; the asks determine the candidates
     while True:
         asks = _asks(state, chosen)
-        chosen = {name: choice for name, choice in chosen.items() if name in asks}
+        chosen = {name: _kept(choice, asks[name]) for name, choice in chosen.items() if name in asks}
         frontier = _frontier(asks, chosen)
         if not frontier:
             return _resolved({name: candidate for name, (_, candidate) in chosen.items()})
@@ -140,6 +140,18 @@ def _frontier(asks: Mapping[str, Ask], chosen: Mapping[str, _Choice]) -> list[As
         if not any(requirer in changed and requirer in chosen and requirer != name for requirer, _ in ask.requirements)
     ]
     return sorted(ready or changed.values())  # a circle of requirers has to be asked at once
+
+
+def _kept(choice: _Choice, ask: Ask) -> _Choice:
+    """The choice for what is asked now, if more requirers only joined in and its version suits them as well.
+
+    Then it is the answer to the new ask too: the greatest version for fewer requirers is the greatest for all of them.
+    This saves a question to the cloud for every requirer that is found later.
+    """
+    before, candidate = choice
+    if before == ask or not set(before.requirements) <= set(ask.requirements) or _wrong(ask, candidate):
+        return choice
+    return ask, candidate
 
 
 def _is_impossible(ask: Ask) -> bool:
