@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools import bench_broker, bench_ipc, system
+from tools import bench_broker, bench_device, bench_ipc, system
 
 GROUP = "bench"
 THING = "bench-1"
@@ -22,8 +22,8 @@ ONE_SHOT = "com.example.OneShot"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Prints the figures of the benchmarks.")
-    parser.add_argument("names", nargs="*", help="only these: system ipc broker cli")
-    chosen = parser.parse_args().names or ["system", "ipc", "broker", "cli"]
+    parser.add_argument("names", nargs="*", help="only these: system device ipc broker cli")
+    chosen = parser.parse_args().names or list(BENCHES)
     for name in chosen:
         for figure, value, method in BENCHES[name]():
             print(f"{figure:<52} {value:>16}   {method}", flush=True)
@@ -157,6 +157,7 @@ def _median_run(arguments: list[str]) -> float:
 
 BENCHES: dict[str, Callable[[], list[Row]]] = {
     "system": bench_system,
+    "device": bench_device.measure,
     "ipc": bench_ipc_rate,
     "broker": bench_broker_rate,
     "cli": bench_cli,
