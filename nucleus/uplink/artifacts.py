@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from nucleus.core import errors, negotiate, recipe
 from nucleus.host import files
@@ -42,7 +42,10 @@ class Artifacts:
         path = self._store.artifact_path(candidate, artifact)
         files.make_directory(path.parent, 0o755)
         part = path.with_name(f".{path.name}.part")
-        await self._download(url, part, what)
+        resumed = await self._download(url, part, what)
+        if resumed and await asyncio.to_thread(components.file_digest, part) != artifact.digest:
+            part.unlink()  # its beginning was of other bytes: this version was published anew meanwhile, or a crash tore it
+            await self._download(url, part, what)
         if await asyncio.to_thread(components.file_digest, part) != artifact.digest:
             part.unlink()
             raise errors.NucleusError(
@@ -51,62 +54,84 @@ class Artifacts:
             )
         await asyncio.to_thread(_complete, part, path)
 
-    async def _download(self, url: str, part: Path, what: str) -> None:
+    async def _download(self, url: str, part: Path, what: str) -> bool:
+        """Completes the partial file; True if it had a beginning already."""
         have = part.stat().st_size if part.exists() else 0
-        failure: list[errors.NucleusError] = []
-        stream: list[IO[bytes]] = []
-
-        def start(status: int, headers: dict[str, str]) -> Callable[[bytes], None]:
-            try:
-                stream.append(self._open(part, have, status, headers, what))
-            except errors.NucleusError as error:
-                failure.append(error)
-                raise
-            return write
-
-        def write(chunk: bytes) -> None:
-            try:
-                stream[-1].write(chunk)
-            except OSError as error:
-                failure.append(_disk(what, error))
-                raise
-
+        sink = _Sink(part, have, what, self._store.check_space)
         try:
-            await self._http.stream("GET", url, start, headers={"Range": f"bytes={have}-"} if have else {})
+            await self._http.stream("GET", url, sink.start, headers={"Range": f"bytes={have}-"} if have else {})
         except errors.NucleusError as error:
-            if failure:
-                raise failure[-1] from error
+            if sink.failure is not None:
+                raise sink.failure from error
             raise dataplane.Unavailable(error.code, f"cannot fetch {what}: {error.detail}") from error
         finally:
-            for one in stream:
-                one.close()
+            sink.close()
+        return have > 0
 
-    def _open(self, part: Path, have: int, status: int, headers: dict[str, str], what: str) -> IO[bytes]:
-        """The file to append to; checks the space first. 416 means that the part is complete already."""
+
+class _Sink:
+    """Where the bytes of one answer go; called on the CRT's thread. `failure` is what the caller shall be told."""
+
+    def __init__(self, part: Path, have: int, what: str, check_space: Callable[[str, int], None]) -> None:
+        self.failure: errors.NucleusError | None = None
+        self._part = part
+        self._have = have
+        self._what = what
+        self._check_space = check_space
+        self._descriptor = -1
+
+    def start(self, status: int, headers: dict[str, str]) -> Callable[[bytes], None]:
+        try:
+            self._open(status, headers)
+        except errors.NucleusError as error:
+            self.failure = error
+            raise
+        return self._write
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def _open(self, status: int, headers: dict[str, str]) -> None:
+        """Opens the file to append to; checks the space first. 416 means that the part is complete already, or too long."""
+        what = self._what
+        if status == 416 and self._have:
+            return
         if status == 429 or status >= 500:
             raise dataplane.Unavailable("SERVER_ERROR", f"cannot fetch {what}: the server answered {status}")
-        if status == 416 and have:
-            return Path(os.devnull).open("ab")
         if status not in (200, 206):
             raise errors.NucleusError("DOWNLOAD_GREENGRASS_ARTIFACT_ERROR", f"cannot fetch {what}: answer {status}")
-        if "content-length" not in headers:
+        if not headers.get("content-length", "").isdecimal():
             raise errors.NucleusError(
                 "GREENGRASS_ARTIFACT_SIZE_NOT_FOUND", f"cannot fetch {what}: its size is not given"
             )
-        self._store.check_space(what, int(headers["content-length"]))
+        begins = headers.get("content-range", f"bytes {self._have}-")
+        if status == 206 and not begins.startswith(f"bytes {self._have}-"):
+            raise dataplane.Unavailable("SERVER_ERROR", f"cannot fetch {what}: asked from {self._have}, got {begins}")
+        self._check_space(what, int(headers["content-length"]))
+        with files.writing(self._part):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            flags |= os.O_APPEND if status == 206 else os.O_TRUNC
+            self._descriptor = os.open(self._part, flags, 0o600)
+
+    def _write(self, chunk: bytes) -> None:
+        if self._descriptor < 0:
+            return  # the body of a 416
         try:
-            return part.open("ab" if status == 206 else "wb")
+            files.write_all(self._descriptor, chunk)
         except OSError as error:
-            raise _disk(what, error) from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if full:
+                self._part.unlink(missing_ok=True)  # or nothing else on this device could write any more
+            code = "DISK_SPACE_CRITICAL" if full else "IO_WRITE_ERROR"
+            why = f"cannot fetch {self._what}: {error.strerror}; free some space and deploy again"
+            self.failure = errors.NucleusError(code, why)
+            raise
 
 
 def _complete(part: Path, path: Path) -> None:
-    with part.open("rb") as stream:
-        os.fsync(stream.fileno())
-    part.replace(path)
-    files.sync_directory(path.parent)
-
-
-def _disk(what: str, error: OSError) -> errors.NucleusError:
-    code = "DISK_SPACE_CRITICAL" if error.errno in (28, 122) else "IO_WRITE_ERROR"  # ENOSPC, EDQUOT
-    return errors.NucleusError(code, f"cannot fetch {what}: {error.strerror}; free some space and deploy again")
+    with files.writing(path):
+        with part.open("rb") as stream:
+            os.fsync(stream.fileno())
+        part.replace(path)
+        files.sync_directory(path.parent)

@@ -80,8 +80,16 @@ class Http:
     ) -> None:
         """One request; `start(status, headers)` returns the function that takes the body's chunks.
 
-        Both are called on the CRT's thread. `timeout_s` bounds the wait for progress, not the whole transfer.
+        Both are called on the CRT's thread. `timeout_s` bounds the wait for progress, not the whole transfer. An answer
+        that breaks off is never repeated here: its beginning has been handed on.
         """
+        answered = False
+
+        def begin(status: int, fields: dict[str, str]) -> Callable[[bytes], None]:
+            nonlocal answered
+            answered = True
+            return start(status, fields)
+
         parts = urlsplit(url)
         key = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
         request = http.HttpRequest(method, parts.path + (f"?{parts.query}" if parts.query else "") or "/")
@@ -90,12 +98,13 @@ class Http:
             request.headers.add(name, value)
         reused = bool(self._idle.get(key))
         try:
-            await self._exchange(key, request, body, start, timeout_s)
+            await self._exchange(key, request, body, begin, timeout_s)
         except errors.NucleusError:
-            if not reused:
+            if not reused or answered:
                 raise
-            self._idle.pop(key, None)  # idle connections may have died while we were offline: once more, fresh
-            await self._exchange(key, request, body, start, timeout_s)
+            for stale in self._idle.pop(key, ()):  # they may have died while we were offline: once more, fresh
+                stale.close()
+            await self._exchange(key, request, body, begin, timeout_s)
 
     async def _exchange(
         self, key: tuple[str, str, int], request: Any, body: bytes, start: Start, timeout_s: float
