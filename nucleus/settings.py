@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from nucleus.core import errors
 
+FILE = "config.yaml"
 MAX_BYTES = 1024 * 1024
 NUCLEUS_NAMES = ("aws.greengrass.Nucleus", "aws.greengrass.NucleusLite")
 
@@ -37,15 +38,21 @@ class Settings(Struct, frozen=True, kw_only=True):
     socket: str
     nucleus: dict[str, Any]
     services: dict[str, Any]
+    fallback_user: str = ""  # of components for which nobody names a user
 
 
 def read(path: Path, root: Path) -> Settings:
-    """Raises NucleusError DEVICE_CONFIG_NOT_VALID_FOR_ARTIFACT_DOWNLOAD naming file, key and what to do."""
+    """Raises NucleusError DEVICE_CONFIG_NOT_VALID_FOR_ARTIFACT_DOWNLOAD naming file, key and what to do.
+
+    Without its own file in the root folder the nucleus runs without a cloud, and components run as whoever started it.
+    """
+    if path == root / FILE and not path.exists():
+        return Settings(cloud=None, thing="", socket="", nucleus={}, services={}, fallback_user=str(os.getuid()))
     data = _load(path)
     system = _mapping(path, data, "system")
     services = _mapping(path, data, "services")
     name = next((one for one in NUCLEUS_NAMES if one in services), NUCLEUS_NAMES[0])
-    nucleus = _mapping(path, services.get(name) or {}, "configuration")
+    nucleus = _mapping(path, _mapping(path, services, name), "configuration")
     thing = str(system.get("thingName") or "")
     return Settings(
         cloud=_cloud(path, root, system, nucleus) if thing and nucleus.get("iotDataEndpoint") else None,
@@ -56,8 +63,11 @@ def read(path: Path, root: Path) -> Settings:
     )
 
 
-def detect_platform(override: dict[str, Any]) -> dict[str, str]:
-    """The device's attributes for manifests (spec/nucleus.md 1.4); `platformOverride` wins or adds."""
+def detect_platform(override: Any) -> dict[str, str]:
+    """The device's attributes for manifests (spec/nucleus.md 1.4); `platformOverride` wins or adds.
+
+    A deployment may have written anything there: what is no mapping is left out, so that the nucleus starts anyway.
+    """
     machine = platform.machine().lower()
     architecture = {"x86_64": "amd64", "amd64": "amd64", "i386": "x86", "i686": "x86", "x86": "x86"}.get(machine)
     if architecture is None:
@@ -65,7 +75,7 @@ def detect_platform(override: dict[str, Any]) -> dict[str, str]:
     found = {"os": "linux" if Path("/proc").exists() else platform.system().lower(), "architecture": architecture}
     if machine in {"armv6l", "armv7l", "armv8l", "armv6b", "armv7b", "armv8b"}:
         found["architecture.detail"] = machine
-    return found | {key: str(value) for key, value in override.items()}
+    return found | ({key: str(value) for key, value in override.items()} if isinstance(override, dict) else {})
 
 
 def _cloud(path: Path, root: Path, system: dict[str, Any], nucleus: dict[str, Any]) -> Cloud:
@@ -76,14 +86,14 @@ def _cloud(path: Path, root: Path, system: dict[str, Any], nucleus: dict[str, An
         return found
 
     host = str(nucleus["iotDataEndpoint"])
-    port = int(nucleus.get("greengrassDataPlanePort") or 8443)
+    port = _port(path, "greengrassDataPlanePort", nucleus.get("greengrassDataPlanePort") or 8443)
     return Cloud(
         thing=str(system["thingName"]),
         certificate=file("certificateFilePath"),
         private_key=file("privateKeyPath"),
         root_ca=file("rootCaPath"),
         mqtt_host=host,
-        mqtt_port=int((nucleus.get("mqtt") or {}).get("port") or 8883),
+        mqtt_port=_port(path, "mqtt.port", _mapping(path, nucleus, "mqtt").get("port") or 8883),
         data_plane_url=_data_plane(str(nucleus.get("greengrassDataPlaneEndpoint") or ""), host, port, nucleus),
         credentials_url=_credentials(nucleus),
     )
@@ -128,6 +138,16 @@ def _mapping(path: Path, data: dict[str, Any], key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _invalid(path, key, "must be a mapping")
     return value
+
+
+def _port(path: Path, key: str, value: Any) -> int:
+    try:
+        found = int(value)
+    except (TypeError, ValueError, OverflowError):
+        found = 0
+    if not 0 < found < 65_536:
+        raise _invalid(path, key, f"must be a port (found {value!r})")
+    return found
 
 
 def _invalid(path: Path, key: str, why: str) -> errors.NucleusError:

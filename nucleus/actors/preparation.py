@@ -17,7 +17,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from nucleus.core import builtin, configuration, desired, document, errors, negotiate, recipe
-from nucleus.host import logs, places
+from nucleus.host import logs, places, users
 from nucleus.store import components, deployments
 from nucleus.uplink import artifacts, dataplane
 
@@ -95,12 +95,21 @@ class Preparation:
                 "NUCLEUS_MISSING_REQUIRED_CAPABILITIES",
                 f"cannot deploy {record.id}: this nucleus has no {', '.join(missing)}",
             )
-        record.groups = await self._groups(record, retry)
-        return await self._negotiate(record, retry, say)
+        others = desired.roots(self._tree()).keys() - {record.document.group, document.LOCAL_GROUP}
+        if others:  # membership decides whose roots count
+            record.groups = await self._groups(record, retry)
+            return await self._negotiate(record, retry, say)
+        async with _first_error(asyncio.TaskGroup()) as group:  # a round trip less over a slow link
+            groups = group.create_task(self._groups(record, retry))
+            resolved = group.create_task(self._negotiate(record, retry, say))
+        record.groups = groups.result()
+        return resolved.result()
 
     def compose(
         self, record: deployments.Record, ready: Ready, tree: configuration.Tree, stamp: int
     ) -> desired.Desired:
+        """Raises NucleusError; among others RUN_WITH_CONFIG_NOT_VALID for a user that this device does not have."""
+        _check_users(record.document)
         paths = {name: self._paths(name, one.version) for name, one in ready.resolved.items()}
         return desired.compose(ready.resolved, record.document, tree, paths, self._device, stamp=stamp)
 
@@ -204,6 +213,18 @@ class Preparation:
             decompressed=str(self._places.unarchived(name, version)),
             work=str(self._places.work(name)),
         )
+
+
+def _check_users(wanted: document.Document) -> None:
+    for name, wish in wanted.components.items():
+        user = wish.run_with.posix_user if wish.run_with is not None else ""
+        if not user:
+            continue
+        try:
+            users.find(user)
+        except users.Unknown as error:
+            why = f"cannot run {name} {wish.version} as runWith.posixUser says: {error}"
+            raise errors.NucleusError("RUN_WITH_CONFIG_NOT_VALID", why) from None
 
 
 class _Retry:

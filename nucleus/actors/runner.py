@@ -1,25 +1,23 @@
 """Performs the commands of one component's life: runs its scripts with their deadlines, ends its processes.
 
 The supervisor owns the runner and is the only one that changes `life`; scripts run as tasks of the supervisor's group and
-tell their end as an event. Environment of a script, low to high (spec/nucleus.md 1.6, 2.7): the nucleus's common variables,
-the component's token, `Lifecycle.Setenv`, the step's `Setenv`.
+tell their end as an event.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from pathlib import Path
-from typing import assert_never
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, assert_never
 
 from msgspec import Struct
 
-from nucleus.core import component, errors, lifecycle, scripts
+from nucleus.actors import starter
+from nucleus.core import component, lifecycle, scripts
 from nucleus.core.lifecycle import Event, Kind, Phase
-from nucleus.host import files, logs, places, process
+from nucleus.host import logs, process
 
 MAX_REASON = 300  # characters of a script's last line that go into the reason
 
@@ -32,26 +30,6 @@ OUTCOMES = {
     Phase.RECOVER: (Kind.RECOVER_ENDED, Kind.RECOVER_ENDED, Kind.RECOVER_ENDED),
     Phase.UNINSTALL: (Kind.UNINSTALL_DONE, Kind.UNINSTALL_DONE, Kind.UNINSTALL_FAILED),
 }
-
-
-class Tools(Struct, frozen=True):
-    """What all runners share. `post` puts an event of a component into the supervisor's queue; `noticed` tells that
-    something others may see has changed without an event."""
-
-    places: places.Places
-    environment: Mapping[str, str]
-    processes: process.Processes
-    group: asyncio.TaskGroup
-    post: Callable[[str, Event], Awaitable[None]]
-    noticed: Callable[[], None]
-    log: logs.Log
-
-
-class _Failure(Exception):  # noqa: N818  ends one script, inside this module
-    def __init__(self, what: str, reason: str) -> None:
-        super().__init__(reason)
-        self.what = what
-        self.reason = reason
 
 
 class _Clock(Struct):
@@ -73,15 +51,17 @@ class Runner:
         self.removing = False
         self.told_to_end = False
         self._used = record
-        self._tools: Tools | None = None
+        self._tools: starter.Tools | None = None
+        self._starter: starter.Starter | None = None
         self._output: logs.Output | None = None
         self._tasks: dict[Phase, asyncio.Task[None]] = {}
         self._clocks: dict[Phase, _Clock] = {}
         self._spawned = False
 
-    def open(self, tools: Tools) -> None:
+    def open(self, tools: starter.Tools) -> None:
         """Gives it the means to run scripts; until then commands must not be performed."""
         self._tools = tools
+        self._starter = starter.Starter(tools, self.token)
         self._output = logs.output(tools.places.logs / f"{self.record.name}.log", self.record.name)
 
     def close(self) -> None:
@@ -105,7 +85,7 @@ class Runner:
                     self.cancel()
                     self._begin(Phase.KILL, self._kill())
                 case lifecycle.TakeRecord():
-                    self._used = self.record
+                    self._take_record()
                 case lifecycle.DropStartupDeadline():
                     if Phase.STARTUP in self._clocks:
                         self._clocks[Phase.STARTUP].timeout.reschedule(None)
@@ -141,9 +121,9 @@ class Runner:
         limit = f" of {clock.timeout_s:.0f} s" if clock.timeout_s else ""
         return f"{phase.value.capitalize()} script, {time.monotonic() - clock.began_at:.0f} s{limit}"
 
-    def _begin(self, phase: Phase, work: Awaitable[None]) -> None:
+    def _begin(self, phase: Phase, work: Coroutine[Any, Any, None]) -> None:
         assert self._tools is not None
-        self._tasks[phase] = self._tools.group.create_task(_run(work), name=f"{self.record.name} {phase.value}")
+        self._tasks[phase] = self._tools.group.create_task(work, name=f"{self.record.name} {phase.value}")
 
     async def _kill(self) -> None:
         assert self._tools is not None
@@ -157,17 +137,18 @@ class Runner:
     async def _script(self, phase: Phase) -> None:
         """Runs a phase's script to its end and tells how it ended."""
         assert self._tools is not None
+        assert self._starter is not None
         done, nothing, failed = OUTCOMES[phase]
         try:
             script = scripts.read(self._used, phase)
-            if script is None or self._skips(script):
+            if script is None or self._starter.skips(self._used, script):
                 event = Event(nothing)
             else:
                 await self._to_its_end(phase, script)
                 event = Event(done)
         except scripts.NotValid as error:
             event = Event(failed, scripts.status_code(phase, "CONFIG_NOT_VALID"), str(error))
-        except _Failure as failure:
+        except starter.Failure as failure:
             event = Event(failed, scripts.status_code(phase, failure.what), failure.reason)
         self._clocks.pop(phase, None)
         if event.reason:
@@ -177,10 +158,10 @@ class Runner:
         await self._tools.post(self.record.name, event)
 
     async def _to_its_end(self, phase: Phase, script: scripts.Script) -> None:
-        """Returns after exit code 0. Raises _Failure otherwise."""
+        """Returns after exit code 0. Raises starter.Failure otherwise."""
         assert self._tools is not None
         last: dict[str, str] = {}
-        child = self._spawn(phase, script, last)
+        child = await self._start(phase, script, last)
         self._tools.log.info("component.script_started", component=self._used.name, script=phase.value, pid=child.pid)
         if phase is Phase.RUN:
             await self._tools.post(self.record.name, Event(Kind.RUN_SPAWNED))
@@ -193,61 +174,28 @@ class Runner:
             if phase not in (Phase.SHUTDOWN, Phase.UNINSTALL):  # there everything is ended next
                 await self._tools.processes.end_one(child)
             why = f"{phase.value.capitalize()} script did not end within {script.timeout_s:g} s{_told(last)}"
-            raise _Failure("TIMEOUT", why) from None
+            raise starter.Failure("TIMEOUT", why) from None
         self._tools.log.info(
             "component.script_ended", component=self._used.name, script=phase.value, pid=child.pid, code=code
         )
         if code != 0:
-            raise _Failure("ERROR", f"{phase.value.capitalize()} script {_ended(code)}{_told(last)}")
+            raise starter.Failure("ERROR", f"{phase.value.capitalize()} script {_ended(code)}{_told(last)}")
 
-    def _spawn(self, phase: Phase, script: scripts.Script, last: dict[str, str]) -> process.Process:
-        assert self._tools is not None
-        directory = self._tools.places.work(self._used.name)
+    async def _start(self, phase: Phase, script: scripts.Script, last: dict[str, str]) -> process.Process:
+        assert self._starter is not None
 
         def sink(stream: str, lines: list[str]) -> None:
             last[stream] = next((line for line in reversed(lines) if line.strip()), last.get(stream, ""))
             if self._output is not None:
                 self._output.write(stream, lines, phase=phase.value, state=self.life.state.name)
 
-        order = process.Order(
-            component=self._used.name,
-            version=self._used.version,
-            script=script.text,
-            directory=directory,
-            environment=self._environment(phase, script),
-        )
-        try:
-            files.make_directory(directory, 0o700)
-            self._spawned = True
-            return self._tools.processes.spawn(order, sink)
-        except (OSError, ValueError, errors.NucleusError) as error:
-            why = f"cannot start the {phase.value.capitalize()} script in {directory}: {error}"
-            raise _Failure("IO_ERROR", why) from error
+        self._spawned = True
+        return await self._starter.start(self._used, phase, script, sink)
 
-    def _environment(self, phase: Phase, script: scripts.Script) -> dict[str, str]:
-        assert self._tools is not None
-        found = {
-            **self._tools.environment,
-            "SVCUID": self.token,
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN": self.token,
-        }
-        if phase is Phase.UNINSTALL:
-            found["GREENGRASS_COMPONENT_VERSION"] = self._used.version
-        return found | script.environment
-
-    def _skips(self, script: scripts.Script) -> bool:
-        if script.skip is None:
-            return False
-        assert self._tools is not None
-        if script.skip.test == "onpath":
-            found = shutil.which(script.skip.subject, path=self._tools.environment.get("PATH")) is not None
-        else:
-            found = (self._tools.places.work(self._used.name) / Path(script.skip.subject).expanduser()).exists()
-        return found is not script.skip.negated
-
-
-async def _run(work: Awaitable[None]) -> None:
-    await work
+    def _take_record(self) -> None:
+        self._used = self.record
+        if self._starter is not None:
+            self._starter.begin()
 
 
 def _ended(code: int) -> str:

@@ -7,15 +7,14 @@ when their hard dependencies are ready and are stopped before them (spec/nucleus
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import string
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from nucleus.actors import runner
-from nucleus.core import errors, lifecycle, scripts, transitions
+from nucleus.actors import runner, starter
+from nucleus.core import errors, lifecycle, run_as, scripts, transitions
 from nucleus.core.component import HARD, Component
 from nucleus.core.lifecycle import Effect, Event, Health, Kind, State
 from nucleus.host import logs, places, process
@@ -52,13 +51,13 @@ class Supervisor:
         self._stop_s = stop_s
         self._places = places
         self._environment = environment
-        self._default_user = default_user
+        self._defaults = run_as.Defaults(posix_user=default_user)
         self._log = log
         self._on_change = on_change
         self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE_SIZE)
         self._runners: dict[str, runner.Runner] = {}
         self._tokens: dict[str, str] = {}
-        self._tools: runner.Tools | None = None
+        self._tools: starter.Tools | None = None
         self._news = asyncio.Event()
         self._generation = 0
         self._stop_by: float | None = None
@@ -112,9 +111,9 @@ class Supervisor:
             self._stop_by = time.monotonic() + self._stop_s
             self._put("", None)
 
-    def set_default_user(self, text: str) -> None:
-        """Kept for the issue that runs components as another user; until then they run as the daemon's."""
-        self._default_user = text
+    def set_defaults(self, defaults: run_as.Defaults) -> None:
+        """The nucleus's `runWithDefault`; scripts that start from now on follow it."""
+        self._defaults = defaults
 
     # ---- questions -----------------------------------------------------------------------------------------------
 
@@ -142,18 +141,17 @@ class Supervisor:
 
     async def run(self) -> None:
         """Runs until `stop` has ended every component. When cancelled it kills every process at once."""
-        if os.geteuid() == 0:
-            self._log.warning("components.run_as_root", why="components run as the daemon's user, which is root")
         processes = process.Processes(self._places.processes)
         try:
             async with asyncio.TaskGroup() as group:
-                self._tools = runner.Tools(
+                self._tools = starter.Tools(
                     places=self._places,
                     environment=self._environment,
                     processes=processes,
                     group=group,
                     post=self._post,
                     noticed=self._bump,
+                    defaults=lambda: self._defaults,
                     log=self._log,
                 )
                 for one in self._runners.values():

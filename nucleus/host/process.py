@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from nucleus.host import descendants, exits, logs, output
+from nucleus.host import descendants, exits, logs, output, users
 
 Sink = Callable[[str, list[str]], None]  # ("stdout" or "stderr", lines)
 
@@ -39,6 +39,7 @@ class Order(Struct, frozen=True):
     directory: Path
     environment: Mapping[str, str]
     shell: str = "sh"
+    account: users.Account | None = None  # None: the nucleus's own user
 
 
 class Fact(Struct, frozen=True):
@@ -166,14 +167,18 @@ class Processes:
 
     def _popen(self, order: Order, stdout: int, stderr: int) -> exits.Child:
         marker = {descendants.MARKER: f"{self._owner}:{order.component}"}
+        account = order.account
         return subprocess.Popen(
-            argv(order),
+            [order.shell, "-c", order.script],
             cwd=order.directory,
             env={**order.environment, **marker},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
             start_new_session=True,
+            user=account.uid if account is not None else None,
+            group=account.gid if account is not None else None,
+            extra_groups=account.groups if account is not None else None,
         )
 
     def _watch(self, process: Process, record: Path) -> None:
@@ -187,11 +192,6 @@ class Processes:
             process.child.kill()
             gone(process.child.wait())
             raise
-
-
-def argv(order: Order) -> list[str]:
-    """The command line of a script. Running as another user will put its words in front of these."""
-    return [order.shell, "-c", order.script]
 
 
 def owner(records: Path) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nucleus.core import configuration, desired, document
+from nucleus.core import configuration, desired, document, run_as
 from nucleus.core.component import HARD, SOFT, Component
 from nucleus.core.lifecycle import Effect, State
 from nucleus.store import configuration as configuration_store
@@ -268,6 +269,22 @@ async def test_13_deploy_when_the_lifecycle_changes_then_reinstalled_or_restarte
         assert device.supervisor.health()[A].state is State.RUNNING
         assert device.supervisor.health()[A].pids != before
         assert (device.places.root / "work" / "seen").read_text().splitlines() == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may switch users")
+async def test_15_user_when_a_default_is_set_then_it_runs_as_that_and_when_missing_then_its_own_status_code() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own may be passed by its owner only
+        Path(folder).chmod(0o755)
+        bench = supervision.Bench(Path(folder) / "root", user="nobody")
+        async with bench.running() as running:
+            running.adopt(one(A, {"run": "id -un > who"}), Effect.START)
+            await bench.settled(A, State.FINISHED)
+            running.set_defaults(run_as.Defaults())
+            running.adopt(one(B, {"install": "touch done"}), Effect.START)
+            health = await bench.settled(B, State.BROKEN)
+
+        assert bench.work(A, "who") == "nobody\n"
+        assert health.status_code == "INSTALL_MISSING_DEFAULT_RUNWITH"
 
 
 async def test_17_health_when_errored_and_when_broken_then_code_and_reason_are_kept(bench: supervision.Bench) -> None:

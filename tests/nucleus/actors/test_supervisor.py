@@ -23,14 +23,14 @@ FOREVER = "exec sleep 1000"
 class Bench:
     """A supervisor with files below `root`; `states` is what `on_change` heard, as "A RUNNING"."""
 
-    def __init__(self, root: Path, **options: Any) -> None:
+    def __init__(self, root: Path, *, user: str = str(os.getuid()), **options: Any) -> None:
         self.places = places.Places(root)
         for folder in (self.places.logs, self.places.processes):
             folder.mkdir(parents=True)
         self.states: list[str] = []
         environment = {"PATH": os.environ["PATH"], "COMMON": "nucleus", "LOW": "nucleus"}
         log = logs.Log("test", directory=self.places.logs)
-        self.supervisor = supervisor.Supervisor(self.places, environment, "", log, self._heard, **options)
+        self.supervisor = supervisor.Supervisor(self.places, environment, user, log, self._heard, **options)
 
     def _heard(self, health: Health) -> None:
         self.states.append(f"{health.name.rpartition('.')[2]} {health.state.name}")
