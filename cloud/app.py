@@ -23,7 +23,7 @@ from cloud import settings as cloud_settings
 from cloud.api import app as api_app
 from cloud.api import device_server
 from cloud.api import services as api_services
-from cloud.mqtt import bell, child, port, principals, sender, services
+from cloud.mqtt import bell, child, port, principals, provisioning, sender, services
 from cloud.objects import files
 from cloud.store import database, founding, objects_index, pki
 
@@ -105,7 +105,10 @@ async def _serve(
             group.create_task(_stop_on_signal())
             group.create_task(principals.Pusher(shared.database, broker, bells.principals, log).run())
             group.create_task(sender.Sender(shared.database, broker, bells.outbox, log).run())
-            group.create_task(services.Services(shared.database, broker, _now_ms, bells.outbox.ring, log).run())
+            provisioner = provisioning.Provisioner(shared.pki, shared.arn("iot", ""), bells.principals.ring)
+            group.create_task(
+                services.Services(shared.database, broker, _now_ms, bells.outbox.ring, log, provisioner).run()
+            )
             await operator.start()
             group.create_task(operator.run())
             await device.start()

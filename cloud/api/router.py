@@ -26,6 +26,7 @@ from cloud.api import (
     multipart,
     policies,
     progress,
+    provisioning,
     role_aliases,
     s3,
     sts,
@@ -78,6 +79,7 @@ _CORE = _GG + "/coreDevices/{thing}"
 _THING = "/things/{thingName}"
 _GROUP = "/thing-groups/{thingGroupName}"
 _CERTIFICATE = "/certificates/{certificateId}"
+_TEMPLATE = "/provisioning-templates/{templateName}"
 _ROLE_ALIAS = "/role-aliases/{roleAlias}"
 _OBJECT = "/{bucket}/{key+}"
 
@@ -149,6 +151,13 @@ TABLE: tuple[Route, ...] = (
     Route(Access.IOT, "GET", _ROLE_ALIAS, role_aliases.describe),
     Route(Access.IOT, "PUT", _ROLE_ALIAS, role_aliases.update),
     Route(Access.IOT, "DELETE", _ROLE_ALIAS, role_aliases.delete),
+    # --- iot: fleet provisioning
+    Route(Access.IOT, "GET", "/provisioning-templates", provisioning.listed),
+    Route(Access.IOT, "POST", "/provisioning-templates", provisioning.create),
+    Route(Access.IOT, "GET", _TEMPLATE, provisioning.describe),
+    Route(Access.IOT, "PATCH", _TEMPLATE, provisioning.update),
+    Route(Access.IOT, "DELETE", _TEMPLATE, provisioning.delete),
+    Route(Access.IOT, "POST", _TEMPLATE + "/provisioning-claim", provisioning.claim),
     # --- sts
     Route(Access.STS, "POST", "/", sts.act),
     Route(Access.STS, "GET", "/", sts.act),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from cloud.mqtt import addresses
+from cloud.mqtt import addresses, port
 from nucleus.wire import mqtt, mqtt_packets, mqtt_properties
 
 _CONNECT_S = 5.0
@@ -54,15 +54,18 @@ class Client(asyncio.Protocol):
         self._window = asyncio.Semaphore(answer.properties.receive_maximum or 65_535)
         return answer.session_present
 
-    async def publish(self, topic: str, payload: bytes, qos: int) -> None:
-        """With QoS 1 returns at the PUBACK; raises ConnectionError if it says no."""
+    async def publish(self, topic: str, payload: bytes, qos: int, *, only: str = "") -> None:
+        """With QoS 1 returns at the PUBACK; raises ConnectionError if it says no. `only`: see `port.BrokerPort`."""
+        user = ((port.ONLY_PROPERTY, only),) if only else ()
+        properties = mqtt_properties.Properties(user=user)
         await self._drained.wait()
         if qos == 0:
-            self._send(mqtt_packets.Publish(topic, payload))
+            self._send(mqtt_packets.Publish(topic, payload, properties=properties))
             return
         async with self._window:
             packet_id = self._next_packet_id()
-            answer = await self._ask(packet_id, mqtt_packets.Publish(topic, payload, 1, packet_id=packet_id))
+            packet = mqtt_packets.Publish(topic, payload, 1, packet_id=packet_id, properties=properties)
+            answer = await self._ask(packet_id, packet)
         if isinstance(answer, mqtt_packets.Puback) and answer.reason >= 0x80:
             raise ConnectionError(f"cannot publish to {topic}: the broker answered 0x{answer.reason:02x}")
 

@@ -20,9 +20,14 @@ STATISTICS = "$SYS/broker/statistics"  # the answer to CONTROL_STATISTICS
 # User properties the broker adds to what it delivers to the service; the last of each name is the broker's own.
 CLIENT_ID_PROPERTY = "marram-client-id"
 PRINCIPAL_PROPERTY = "marram-principal"
+# A user property of what the service publishes: only this client gets the message, whoever else subscribed.
+ONLY_PROPERTY = "marram-only"
 
 SERVICE_CLIENT_ID = "$service"
 SOCKET_NAME = "broker.sock"
+
+# What devices say here only the service hears.
+CONFIDENTIAL = ("$aws/certificates/", "$aws/provisioning-templates/")
 
 # Everything devices may publish to the service (spec/cloud.md 3), and presence.
 SERVICE_FILTERS = (
@@ -70,8 +75,11 @@ class BrokerUnavailableError(Exception):
 class BrokerPort(Protocol):
     """The service's side of the broker."""
 
-    async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        """With QoS 1 returns when the broker has taken responsibility; raises BrokerUnavailableError after 10 s."""
+    async def publish(self, topic: str, payload: bytes, qos: int = 1, *, only: str = "") -> None:
+        """With QoS 1 returns when the broker has taken responsibility; raises BrokerUnavailableError after 10 s.
+
+        `only` is the one client that may get the message, "" for every subscriber.
+        """
 
     async def push(self, snapshot: Snapshot) -> None:
         """Hands over the principals; a newer snapshot replaces one that is still waiting. Repeated on reconnect."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import sqlalchemy
 import structlog
 
-from cloud.mqtt import fleet_status, jobs, port, shadows
+from cloud.mqtt import fleet_status, jobs, port, provisioning, shadows
 from cloud.store import database
 
 _BATCH = 64
@@ -21,7 +21,7 @@ _RETRY_S = 0.5
 
 
 class Services:
-    """One actor: `run` until cancelled. `written` is called after each commit."""
+    """One actor: `run` until cancelled. `written` is called after each commit; without `provisioner` there is no claim."""
 
     def __init__(
         self,
@@ -30,7 +30,9 @@ class Services:
         clock: Callable[[], int],
         written: Callable[[], None],
         log: structlog.stdlib.BoundLogger,
+        provisioner: provisioning.Provisioner | None = None,
     ) -> None:
+        self._provisioner = provisioner
         self._database = database
         self._broker = broker
         self._clock = clock
@@ -59,32 +61,49 @@ class Services:
         """Tries until the batch is durable: a full disk must not lose what a device was promised."""
         while True:
             try:
-                await asyncio.to_thread(self._write, batch)
+                replies = await asyncio.to_thread(self._write, batch)
                 break
             except sqlalchemy.exc.OperationalError as error:
                 self._log.error("requests.delayed", waiting=len(batch), why=str(error.orig), retry_s=_RETRY_S)
                 await asyncio.sleep(_RETRY_S)
         self._written()
+        if replies and self._provisioner is not None:
+            self._provisioner.changed()
         for message in batch:
             message.done()
+        for reply in replies:
+            await self._reply(reply)
 
-    def _write(self, batch: Sequence[port.Inbound]) -> None:
-        now_ms = self._clock()
+    async def _reply(self, reply: provisioning.Reply) -> None:
+        try:
+            await self._broker.publish(reply.topic, reply.payload, only=reply.client_id)
+        except port.BrokerUnavailableError as error:
+            self._log.warning("reply.lost", topic=reply.topic, client=reply.client_id, why=str(error))
+
+    def _write(self, batch: Sequence[port.Inbound]) -> list[provisioning.Reply]:
+        """Returns what is to be answered past the outbox."""
+        now_ms, replies = self._clock(), []
         with self._database.begin() as tx:
             for message in batch:
-                self._write_one(tx, message, now_ms)
+                reply = self._write_one(tx, message, now_ms)
+                if reply is not None:
+                    replies.append(reply)
+        return replies
 
-    def _write_one(self, tx: sqlalchemy.Connection, message: port.Inbound, now_ms: int) -> None:
+    def _write_one(self, tx: sqlalchemy.Connection, message: port.Inbound, now_ms: int) -> provisioning.Reply | None:
         try:
             with tx.begin_nested():
+                if self._provisioner is not None and message.topic.startswith(port.CONFIDENTIAL):
+                    return self._provisioner.handle(tx, message, now_ms)
                 dropped = handle(tx, message.topic, message.payload, now_ms)
         except sqlalchemy.exc.OperationalError:
             raise  # the database's fault, not the message's
         except Exception as error:  # a fault of ours in one request must not stop all devices
             self._log.error("request.failed", topic=message.topic, client=message.client_id, exc_info=error)
-            return
+            return None
         if dropped:
             self._log.info("request.dropped", topic=message.topic, client=message.client_id, why=dropped)
+        return None
 
 
 def handle(tx: sqlalchemy.Connection, topic: str, payload: bytes, now_ms: int) -> str:

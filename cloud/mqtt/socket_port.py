@@ -41,11 +41,11 @@ class SocketPort:
                 delay_s = min(delay_s * 2, _BACKOFF_S[1])
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
 
-    async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
+    async def publish(self, topic: str, payload: bytes, qos: int = 1, *, only: str = "") -> None:
         """See `port.BrokerPort`: tried again on a new connection until the deadline, so it may be delivered twice."""
         try:
             async with asyncio.timeout(_PUBLISH_S):
-                while not await self._try_publish(topic, payload, qos):
+                while not await self._try_publish(topic, payload, qos, only):
                     pass
         except TimeoutError:
             raise port.BrokerUnavailableError(
@@ -97,12 +97,12 @@ class SocketPort:
         except ConnectionError:
             return  # the next connection begins with it
 
-    async def _try_publish(self, topic: str, payload: bytes, qos: int) -> bool:
+    async def _try_publish(self, topic: str, payload: bytes, qos: int, only: str) -> bool:
         await self._connected.wait()
         if self._client is None:
             return False
         try:
-            await self._client.publish(topic, payload, qos)
+            await self._client.publish(topic, payload, qos, only=only)
         except ConnectionError:
             await asyncio.sleep(_BACKOFF_S[0])
             return False

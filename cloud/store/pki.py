@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
@@ -56,9 +56,11 @@ class Authority:
             raise FileExistsError(f"cannot create a certificate authority in {root}: it has one already")
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Marram CA {os.urandom(4).hex()}")])
-        builder = _builder(name, name, key, CA_DAYS).add_extension(x509.BasicConstraints(True, 0), critical=True)
+        builder = _builder(name, name, key.public_key(), datetime.timedelta(days=CA_DAYS)).add_extension(
+            x509.BasicConstraints(True, 0), critical=True
+        )
         builder = builder.add_extension(_usage(ca=True), critical=True)
-        certificate = builder.add_extension(_key_id(key), critical=False).sign(key, hashes.SHA256())
+        certificate = builder.add_extension(_key_id(key.public_key()), critical=False).sign(key, hashes.SHA256())
         _write(root / "ca.key", _private(key), 0o600)
         _write(root / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
         return cls(root, certificate, key)
@@ -80,25 +82,48 @@ class Authority:
         if self._serves(paths, names):
             return paths
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._leaf(names[0], key, SERVER_DAYS, ExtendedKeyUsageOID.SERVER_AUTH)
+        builder = self._leaf(
+            names[0], key.public_key(), datetime.timedelta(days=SERVER_DAYS), ExtendedKeyUsageOID.SERVER_AUTH
+        )
         alternatives = x509.SubjectAlternativeName([_general_name(name) for name in names])
         certificate = builder.add_extension(alternatives, critical=False).sign(self._key, hashes.SHA256())
         _write(paths[1], _private(key), 0o600)
         _write(paths[0], certificate.public_bytes(serialization.Encoding.PEM), 0o644)
         return paths
 
-    def issue_device(self) -> Certificate:
+    def issue_device(self, *, lifetime_s: int = DEVICE_DAYS * 86_400) -> Certificate:
         """A new key pair and its certificate; the private key is nowhere kept."""
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = self._leaf("AWS IoT Certificate", key, DEVICE_DAYS, ExtendedKeyUsageOID.CLIENT_AUTH)
-        certificate = builder.sign(self._key, hashes.SHA256())
-        public = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        return self._issued(key.public_key(), _private(key).decode(), lifetime_s)
+
+    def issue_from_csr(self, text: str) -> Certificate:
+        """A device's certificate for the key of a request (PEM); `private_key` is "".
+
+        Raises ValueError for a request that cannot be read, is not signed by its key, or has a weak one. Of its subject and
+        extensions nothing is taken over.
+        """
+        request = x509.load_pem_x509_csr(text.encode())
+        key = request.public_key()
+        if not request.is_signature_valid:
+            raise ValueError("the certificate signing request is not signed by its own key")
+        curve = isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in ("secp256r1", "secp384r1")
+        if not curve and not (isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048):
+            raise ValueError("the certificate signing request needs a key of P-256, P-384 or RSA from 2048 bits")
+        assert isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey)
+        return self._issued(key, "", DEVICE_DAYS * 86_400)
+
+    def _issued(
+        self, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, private_key: str, lifetime_s: int
+    ) -> Certificate:
+        builder = self._leaf(
+            "AWS IoT Certificate", key, datetime.timedelta(seconds=lifetime_s), ExtendedKeyUsageOID.CLIENT_AUTH
         )
+        certificate = builder.sign(self._key, hashes.SHA256())
+        public = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         return Certificate(
             id=certificate.fingerprint(hashes.SHA256()).hex(),
             pem=certificate.public_bytes(serialization.Encoding.PEM).decode(),
-            private_key=_private(key).decode(),
+            private_key=private_key,
             public_key=public.decode(),
             not_before_ms=int(certificate.not_valid_before_utc.timestamp() * 1000),
             not_after_ms=int(certificate.not_valid_after_utc.timestamp() * 1000),
@@ -120,10 +145,14 @@ class Authority:
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:32]
 
     def _leaf(
-        self, name: str, key: ec.EllipticCurvePrivateKey, days: int, purpose: x509.ObjectIdentifier
+        self,
+        name: str,
+        key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+        lifetime: datetime.timedelta,
+        purpose: x509.ObjectIdentifier,
     ) -> x509.CertificateBuilder:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
-        builder = _builder(subject, self._certificate.subject, key, days)
+        builder = _builder(subject, self._certificate.subject, key, lifetime)
         builder = builder.add_extension(x509.BasicConstraints(False, None), critical=True)
         builder = builder.add_extension(_usage(ca=False), critical=True)
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
@@ -142,17 +171,20 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    lifetime: datetime.timedelta,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_after(now + lifetime)
     )
 
 
@@ -170,8 +202,8 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _key_id(key: ec.EllipticCurvePrivateKey) -> x509.SubjectKeyIdentifier:
-    return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+def _key_id(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> x509.SubjectKeyIdentifier:
+    return x509.SubjectKeyIdentifier.from_public_key(key)
 
 
 def _general_name(name: str) -> x509.GeneralName:

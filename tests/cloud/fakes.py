@@ -51,6 +51,7 @@ class FakeBroker:
         self.published: list[tuple[str, bytes]] = []
         self.snapshots: list[port.Snapshot] = []
         self.kicked: list[str] = []
+        self.only: dict[str, str] = {}
         self.done: list[str] = []
         self.down = False
         self.hang_after = -1
@@ -59,8 +60,9 @@ class FakeBroker:
         self._arrived: asyncio.Queue[port.Inbound] = asyncio.Queue()
         self._changed = asyncio.Condition()
 
-    async def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
+    async def publish(self, topic: str, payload: bytes, qos: int = 1, *, only: str = "") -> None:
         assert qos == 1
+        self.only[topic] = only
         if self.down:
             self.refused.set()
             raise port.BrokerUnavailableError(f"cannot publish to {topic}: the broker is down")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloud.core import subscriptions
+from cloud.mqtt import port
 from cloud.mqtt.broker import journal, limits, link, messages, presence, retained
 from cloud.mqtt.broker import session as sessions
 from nucleus.wire import mqtt_packets
@@ -185,13 +186,21 @@ class Router:
     def _targets(self, message: messages.Message) -> _Targets:
         """One entry per session, however many of its filters match: the highest QoS, all identifiers."""
         targets: _Targets = {}
+        only = _only(message)
         for leaf in self._table.match(message.topic):
             for session, subscription in leaf.single.items():
                 _aim(targets, message, session, subscription)
             for group in (leaf.groups or {}).values():
                 member = _choose(group)
                 _aim(targets, message, *member)
-        return targets
+        return {session: how for session, how in targets.items() if session.client_id == only} if only else targets
+
+
+def _only(message: messages.Message) -> str:
+    """The one client that may get a message, "" for all: requests to provisioning hold tokens, its answers keys."""
+    if message.client_id == port.SERVICE_CLIENT_ID:
+        return dict(message.properties.user).get(port.ONLY_PROPERTY, "")
+    return port.SERVICE_CLIENT_ID if message.topic.startswith(port.CONFIDENTIAL) else ""
 
 
 def _aim(
