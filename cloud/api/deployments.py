@@ -25,15 +25,11 @@ def create(call: calls.Call) -> dict[str, Any]:
     if request.client_token and (given := tokens.answer(call.tx, _CREATE, request.client_token, call.now_ms)):
         return given
     target = _target(call, request.target_arn, "targetArn")
-    if request.parent_target_arn:
-        message = (
-            "cannot deploy on behalf of another group: subdeployments are not supported yet; leave parentTargetArn out"
-        )
-        raise errors.validation(message, [("parentTargetArn", "not supported")])
+    on_behalf_of = _acted_for(call, request, target) if request.parent_target_arn else ""
     if found := revision.problems(request):
         raise errors.validation(f"cannot create the deployment: {found[0][1]}", found)
     _check_components(call, request)
-    answer = _open(call, request, target)
+    answer = _open(call, request, target, on_behalf_of)
     if request.client_token:
         tokens.remember(call.tx, _CREATE, request.client_token, answer, call.now_ms)
     return answer
@@ -92,13 +88,42 @@ def delete(call: calls.Call) -> None:
     tag_store.clear(call.tx, _arn(call, row["id"]))
 
 
-def _open(call: calls.Call, request: revision.Request, target: revision.Target) -> dict[str, Any]:
+def _acted_for(call: calls.Call, request: revision.Request, target: revision.Target) -> str:
+    """The ARN of the group that a sub-deployment acts for: the topmost parent (spec/nucleus.md 13.4, 53: nested ones too).
+
+    A sub-deployment is from group to group, and a group has one parent for good (spec/cloud.md 1.6).
+    """
+    parent_arn = request.parent_target_arn
+    parent = _target(call, parent_arn, "parentTargetArn")
+    if (target.kind, parent.kind) != ("thinggroup", "thinggroup"):
+        member = "targetArn" if parent.kind == "thinggroup" else "parentTargetArn"
+        message = "cannot create the sub-deployment: target and parent must both be thing groups"
+        raise errors.validation(message, [(member, "not a thing group")])
+    known = deployments.parent(call.tx, request.target_arn)
+    if known and known != parent_arn:
+        message = f"cannot create the sub-deployment: the parent of {target.name} is {known}, and a group has one only"
+        raise errors.validation(message, [("parentTargetArn", f"must be {known}")])
+    above = [parent_arn]
+    while (up := deployments.parent(call.tx, above[-1])) and up not in above:
+        above.append(up)
+    if request.target_arn in above:
+        message = f"cannot create the sub-deployment: {target.name} would be its own parent"
+        raise errors.validation(message, [("parentTargetArn", "leads back to the target")])
+    return above[-1]
+
+
+def _open(call: calls.Call, request: revision.Request, target: revision.Target, on_behalf_of: str) -> dict[str, Any]:
     deployment_id, newest = str(uuid.uuid4()), deployments.newest(call.tx, request.target_arn)
     number = newest["revision"] + 1 if newest else 1
-    created_ms = revision.created_ms(call.now_ms, newest["created_ms"] if newest else None)
+    newest_ms = deployments.newest_ms(call.tx, {request.target_arn, on_behalf_of or request.target_arn})
+    created_ms = revision.created_ms(call.now_ms, newest_ms)
     configuration = call.services.arn("greengrass", f"configuration:{target.kind}/{target.name}:{number}")
     document = revision.document(
-        request, deployment_id=deployment_id, configuration_arn=configuration, created_ms=created_ms
+        request,
+        deployment_id=deployment_id,
+        configuration_arn=configuration,
+        created_ms=created_ms,
+        on_behalf_of=on_behalf_of,
     )
     row = {
         "id": deployment_id,
@@ -109,7 +134,7 @@ def _open(call: calls.Call, request: revision.Request, target: revision.Target) 
         "components": _text(request.components),
         "policies": _text(request.deployment_policies),
         "job_configuration": _text(request.iot_job_configuration),
-        "parent_target_arn": None,
+        "parent_target_arn": request.parent_target_arn or None,
         "document": _text(document),
         "created_ms": created_ms,
     }

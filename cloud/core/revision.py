@@ -100,15 +100,20 @@ def problems(request: Request) -> list[tuple[str, str]]:
     return found
 
 
-def document(request: Request, *, deployment_id: str, configuration_arn: str, created_ms: int) -> dict[str, Any]:
-    """The document of spec 3.3, minimal: members that say nothing are left out. `problems` must have found none."""
+def document(
+    request: Request, *, deployment_id: str, configuration_arn: str, created_ms: int, on_behalf_of: str = ""
+) -> dict[str, Any]:
+    """The document of spec 3.3, minimal: members that say nothing are left out. `problems` must have found none.
+
+    `on_behalf_of` is the ARN of the group that a sub-deployment acts for: its parent's own one, if that is one itself.
+    """
     policies = request.deployment_policies
     made: dict[str, Any] = {"deploymentId": deployment_id}
     if request.deployment_name:
         made["deploymentName"] = request.deployment_name
     made |= {"schemaDate": SCHEMA_DATE, "configurationArn": configuration_arn, "creationTimestamp": created_ms}
     if request.parent_target_arn:
-        made |= {"parentTargetArn": request.parent_target_arn, "onBehalfOf": request.parent_target_arn}
+        made |= {"parentTargetArn": request.parent_target_arn, "onBehalfOf": on_behalf_of or request.parent_target_arn}
     if needed := _capabilities(request):
         made["requiredCapabilities"] = needed
     update = policies.component_update_policy

@@ -27,6 +27,21 @@ def newest(tx: Connection, target_arn: str) -> RowMapping | None:
     return tx.execute(query).mappings().one_or_none()
 
 
+def parent(tx: Connection, target_arn: str) -> str:
+    """The parent of a group that sub-deployments were made for, "" if none was."""
+    t = schema.deployments
+    where = (t.c.target_arn == target_arn, t.c.parent_target_arn.is_not(None))
+    return str(tx.execute(sql.select(t.c.parent_target_arn).where(*where).limit(1)).scalar() or "")
+
+
+def newest_ms(tx: Connection, targets: set[str]) -> int | None:
+    """When the newest revision of the targets was created, all sub-deployments included: devices refuse what is older."""
+    t = schema.deployments
+    family = t.c.target_arn.in_(targets) | t.c.parent_target_arn.is_not(None)
+    found = tx.execute(sql.select(sql.func.max(t.c.created_ms)).where(family)).scalar()
+    return None if found is None else int(found)
+
+
 def add(tx: Connection, row: Mapping[str, Any]) -> None:
     """Inserts an ACTIVE revision as its target's latest."""
     t = schema.deployments

@@ -231,3 +231,67 @@ def test_list_when_token_is_of_another_list_then_validation_exception(service: r
     refused = _refusal(service.client("greengrassv2").list_deployments, nextToken="YWJj")
 
     assert refused["Error"]["Code"] == "ValidationException"
+
+
+# ---- sub-deployments ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def family(service: running_service.Service, group: str) -> dict[str, str]:
+    """ARNs of the group `turbines` and of two more groups."""
+    iot = service.client("iot")
+    made = {name: str(iot.create_thing_group(thingGroupName=name)["thingGroupArn"]) for name in ("retry", "again")}
+    return {"turbines": group, **made}
+
+
+def test_create_when_on_behalf_of_a_parent_then_the_document_acts_for_it(
+    service: running_service.Service, family: dict[str, str]
+) -> None:
+    client = service.client("greengrassv2")
+    components = {NAME: {"componentVersion": "1.0.0"}}
+    root = client.create_deployment(targetArn=family["turbines"], components=components)
+
+    made = client.create_deployment(
+        targetArn=family["retry"], parentTargetArn=family["turbines"], components=components
+    )
+
+    document = _document(service, made["deploymentId"])
+    assert document["parentTargetArn"] == document["onBehalfOf"] == family["turbines"]
+    assert document["requiredCapabilities"] == ["SUB_DEPLOYMENTS"]
+    assert document["configurationArn"] == service.arn("greengrass", "configuration:thinggroup/retry:1")
+    assert document["creationTimestamp"] > _document(service, root["deploymentId"])["creationTimestamp"]
+    assert client.get_deployment(deploymentId=made["deploymentId"])["parentTargetArn"] == family["turbines"]
+    listed = client.list_deployments(parentTargetArn=family["turbines"])["deployments"]
+    assert [one["deploymentId"] for one in listed] == [made["deploymentId"]]
+
+
+def test_create_when_sub_deployments_are_nested_then_they_act_for_the_topmost_parent(
+    service: running_service.Service, family: dict[str, str]
+) -> None:
+    client = service.client("greengrassv2")
+    client.create_deployment(targetArn=family["retry"], parentTargetArn=family["turbines"], components={})
+
+    made = client.create_deployment(targetArn=family["again"], parentTargetArn=family["retry"], components={})
+
+    document = _document(service, made["deploymentId"])
+    assert (document["parentTargetArn"], document["onBehalfOf"]) == (family["retry"], family["turbines"])
+
+
+def test_create_when_parent_or_target_does_not_fit_then_refused_with_the_member(
+    service: running_service.Service, family: dict[str, str]
+) -> None:
+    client = service.client("greengrassv2")
+    thing = service.arn("iot", "thing/t1")
+    client.create_deployment(targetArn=family["retry"], parentTargetArn=family["turbines"], components={})
+
+    def refused(target: str, parent: str) -> Any:
+        return _refusal(client.create_deployment, targetArn=target, parentTargetArn=parent, components={})
+
+    assert refused(thing, family["turbines"])["fields"][0]["name"] == "targetArn"
+    assert refused(family["again"], thing)["fields"][0]["name"] == "parentTargetArn"
+    other = refused(family["retry"], family["again"])
+    assert other["Error"]["Code"] == "ValidationException"
+    assert f"the parent of retry is {family['turbines']}, and a group has one only" in other["Error"]["Message"]
+    assert "its own parent" in refused(family["turbines"], family["retry"])["Error"]["Message"]
+    unknown = refused(family["again"], service.arn("iot", "thinggroup/nobody"))
+    assert unknown["Error"]["Code"] == "ResourceNotFoundException"
