@@ -1,4 +1,4 @@
-"""`marram deployment create|status|list`: local deployments, with the options of greengrass-cli (spec/nucleus.md 8.1)."""
+"""`marram deployment create|status|list|cancel`: local deployments, with the options of greengrass-cli (spec/nucleus.md 8.1)."""
 
 from __future__ import annotations
 
@@ -13,29 +13,55 @@ from nucleus.cli import arguments, daemon, exits, output
 _DIRECTORY = click.Path(path_type=Path, file_okay=False, exists=True)
 
 
+def asking(command: daemon.Command) -> daemon.Command:
+    """The options that say what to deploy, the same for `create` and `plan`."""
+    policies = click.Choice(["ROLLBACK", "DO_NOTHING"])
+    for option in reversed(
+        [
+            click.option("-m", "--merge", multiple=True, metavar="NAME=VERSION", help="Component to add or change."),
+            click.option("--remove", multiple=True, metavar="NAME[,NAME]", help="Components to remove; repeatable."),
+            click.option("-g", "--groupId", "group", default="", help="Thing group whose components to change."),
+            click.option("-r", "--recipeDir", "recipes", type=_DIRECTORY, help="Folder of recipes."),
+            click.option("-a", "--artifactDir", "artifacts", type=_DIRECTORY, help="Folder <name>/<version>/<files>."),
+            click.option(
+                "--runWith", "run_with", multiple=True, metavar="NAME:posixUser=USER[:GROUP]", help="Who runs it."
+            ),
+            click.option(
+                "--systemLimits", "limits", default="", metavar="JSON", help="NAME to {memory: KB, cpus: number}."
+            ),
+            click.option(
+                "-c", "--update-config", "config", multiple=True, metavar="JSON|FILE", help="Configuration updates."
+            ),
+            click.option("-fp", "--failure-handling-policy", "policy", type=policies, help="What then."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
 @click.command("create")
 @daemon.option
-@click.option("-m", "--merge", multiple=True, metavar="NAME=VERSION", help="Component to add or change; repeatable.")
-@click.option("--remove", multiple=True, metavar="NAME[,NAME]", help="Components to remove; repeatable.")
-@click.option("-g", "--groupId", "group", default="", help="Thing group whose components to change.")
-@click.option("-r", "--recipeDir", "recipes", type=_DIRECTORY, help="Folder of recipes.")
-@click.option("-a", "--artifactDir", "artifacts", type=_DIRECTORY, help="Folder <name>/<version>/<files>.")
-@click.option("--runWith", "run_with", multiple=True, metavar="NAME:posixUser=USER[:GROUP]", help="Who runs it.")
-@click.option("--systemLimits", "limits", default="", metavar="JSON", help="NAME to {memory: KB, cpus: number}.")
-@click.option("-c", "--update-config", "config", multiple=True, metavar="JSON|FILE", help="Configuration updates.")
-@click.option(
-    "-fp", "--failure-handling-policy", "policy", type=click.Choice(["ROLLBACK", "DO_NOTHING"]), help="What then."
-)
+@asking
 @output.option
 def create(root: Path, output_: str, **options: Any) -> None:
     """Queues a local deployment and prints its id."""
-    request = _request(**options)
+    wanted = request(**options)
     with daemon.connect(root) as ipc:
-        answer = ipc.call("CreateLocalDeployment", request)
+        answer = ipc.call("CreateLocalDeployment", wanted)
     if output_ == "json":
         click.echo(output.as_json({"schemaVersion": output.SCHEMA_VERSION, **answer}))
     else:
         click.echo(f"Local deployment submitted. Its id: {answer['deploymentId']}")
+
+
+@click.command("cancel")
+@click.option("-i", "--deploymentId", "deployment_id", required=True)
+@daemon.option
+def cancel(deployment_id: str, root: Path) -> None:
+    """Cancels a local deployment, queued or running; what it changed already is restored."""
+    with daemon.connect(root) as ipc:
+        answer = ipc.call("CancelLocalDeployment", {"deploymentId": deployment_id})
+    click.echo(answer.get("message") or f"deployment {deployment_id} is being cancelled")
 
 
 @click.command("status")
@@ -69,7 +95,7 @@ def code_of(found: dict[str, Any]) -> int:
     return exits.ROLLED_BACK if detail == "FAILED_ROLLBACK_COMPLETE" else exits.UNSATISFIED
 
 
-def _request(
+def request(
     *,
     merge: tuple[str, ...],
     remove: tuple[str, ...],
@@ -81,7 +107,8 @@ def _request(
     config: tuple[str, ...],
     policy: str | None,
 ) -> dict[str, Any]:
-    request: dict[str, Any] = {
+    """The CreateLocalDeploymentRequest that the options of `asking` say."""
+    wanted: dict[str, Any] = {
         "groupName": group,
         "rootComponentVersionsToAdd": arguments.versions(merge),
         "rootComponentsToRemove": [name for text in remove for name in text.split(",") if name],
@@ -91,7 +118,7 @@ def _request(
         "artifactsDirectoryPath": str(artifacts.absolute()) if artifacts else "",
         "failureHandlingPolicy": policy or "",
     }
-    return {key: value for key, value in request.items() if value}
+    return {key: value for key, value in wanted.items() if value}
 
 
 def _run_with(texts: tuple[str, ...], limits: str) -> dict[str, dict[str, Any]]:

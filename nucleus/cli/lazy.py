@@ -37,19 +37,28 @@ def tree(verbs: tuple[tuple[str, str, str], ...]) -> Row:
 class Verbs(click.Group):  # click's way to make commands lazy is a subclass
     """A group over a table of rows."""
 
-    def __init__(self, name: str, rows: Mapping[str, Row], help_text: str) -> None:
-        super().__init__(name, help=help_text)
+    def __init__(self, name: str, rows: Mapping[str, Row], help_text: str, target: str = "") -> None:
+        super().__init__(name, help=help_text, no_args_is_help=not target)
         self._rows = rows
+        self._target = target
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """A group with a command of its own takes every word that is none of its verbs (`marram logs NAME`)."""
+        if self._target and (not args or (args[0] not in self._rows and args[0] not in ctx.help_option_names)):
+            args = ["", *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(self._rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if not cmd_name:
+            return _load(ctx.command_path, self._target)
         row = self._rows.get(cmd_name)
         if row is None:
             return None
         if row.below:
-            return Verbs(cmd_name, row.below, row.help_text)
+            return Verbs(cmd_name, row.below, row.help_text, row.target)
         return _load(f"{ctx.command_path} {cmd_name}", row.target)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import collections
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from nucleus.cli import daemon, exits
+from nucleus.cli import daemon, exits, log_tail
 from nucleus.host import places
 
 _DAEMON = "greengrass"  # the original's name for the daemon's own log
-_LOOK_S = 0.2  # between two looks at a followed file
 
 
 @click.command()
@@ -49,26 +47,12 @@ def logs(component: str | None, root: Path, follow: bool, lines: int) -> None:
 def followed(path: Path, at: int, stop: threading.Event | None = None) -> Iterator[str]:
     """Yields what is written to `path` after byte `at`, also to its successor when it is rotated; ends at `stop`."""
     stop = stop or threading.Event()
-    stream = path.open(encoding="utf-8", errors="replace")
-    stream.seek(at)
+    tail = log_tail.Tail(path, at)
     try:
         while True:
-            if text := stream.read():
+            if text := tail.read():
                 yield text
-            elif _replaced(path, stream.fileno()):
-                stream.close()
-                stream = path.open(encoding="utf-8", errors="replace")
-            elif stop.wait(_LOOK_S):
+            elif stop.wait(log_tail.LOOK_S):
                 return
     finally:
-        stream.close()
-
-
-def _replaced(path: Path, descriptor: int) -> bool:
-    """Whether another file has the name by now."""
-    held = os.fstat(descriptor)
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False  # between the rename and the new file
-    return (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino)
+        tail.close()

@@ -3,7 +3,17 @@
 VERBS = (
     ("nucleus", "", "The device daemon."),
     ("nucleus run", "nucleus.cli.nucleus_run:run", "Runs the nucleus of one device until it is told to stop."),
+    ("nucleus install", "nucleus.cli.nucleus_install:install", "Installs the nucleus as a service of this machine."),
+    ("nucleus uninstall", "nucleus.cli.nucleus_install:uninstall", "Stops and removes the service; data stays."),
+    (
+        "selftest",
+        "nucleus.cli.selftest:selftest",
+        "Checks that this release works with a device's root; changes nothing.",
+    ),
     ("logs", "nucleus.cli.logs:logs", "Shows the log of a component, or of the nucleus itself, on this device."),
+    ("logs get", "nucleus.cli.logs_get:get", "Shows lines of log files chosen by filter and time window."),
+    ("logs list-log-files", "nucleus.cli.logs_get:list_log_files", "Lists the log files of this device."),
+    ("logs list-keywords", "nucleus.cli.logs_get:list_keywords", "Lists the keys that filters understand."),
     ("dev", "nucleus.cli.dev:dev", "Redeploys a component locally whenever one of its files is saved."),
     ("component", "", "Write, check, publish and look at components."),
     ("component lint", "nucleus.cli.component_lint:lint", "Finds all mistakes in recipes, with file, line and key."),
@@ -15,4 +25,13 @@ VERBS = (
     ("deployment create", "nucleus.cli.deployment:create", "Deploys local recipes and artifacts on this device."),
     ("deployment status", "nucleus.cli.deployment:status", "Shows how a local deployment stands."),
     ("deployment list", "nucleus.cli.deployment:list_deployments", "Lists the local deployments of this device."),
+    ("deployment cancel", "nucleus.cli.deployment:cancel", "Cancels a local deployment and restores what it changed."),
+    (
+        "deployment plan",
+        "nucleus.cli.deployment_plan:plan",
+        "Shows what a local deployment would do, touching nothing.",
+    ),
+    ("deployment explain", "nucleus.cli.deployment_plan:explain", "Says why each component is there in this version."),
+    ("config", "", "The configuration of components."),
+    ("config get", "nucleus.cli.config:get", "Shows a component's configuration, and where each value came from."),
 )

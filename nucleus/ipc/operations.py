@@ -13,7 +13,18 @@ from typing import Any
 from msgspec import Struct
 
 from nucleus.core import authorization
-from nucleus.ipc import authorizer, call, components, configuration, deployments, iotcore, lifecycle, pubsub
+from nucleus.ipc import (
+    authorizer,
+    call,
+    components,
+    configuration,
+    deployments,
+    explanations,
+    iotcore,
+    lifecycle,
+    pubsub,
+    updates,
+)
 from nucleus.wire import requests, rpc
 
 Answer = dict[str, Any]
@@ -47,11 +58,11 @@ TABLE: dict[str, Row] = {
     "GetConfiguration": Row(configuration.get),
     "UpdateConfiguration": Row(configuration.update),
     "SubscribeToConfigurationUpdate": Row(configuration.subscribe),
-    "SubscribeToValidateConfigurationUpdates": Row(),
-    "SendConfigurationValidityReport": Row(),
+    "SubscribeToValidateConfigurationUpdates": Row(updates.subscribe_to_validation),
+    "SendConfigurationValidityReport": Row(updates.report_validity),
     "UpdateState": Row(lifecycle.update_state),
-    "SubscribeToComponentUpdates": Row(),
-    "DeferComponentUpdate": Row(),
+    "SubscribeToComponentUpdates": Row(updates.subscribe),
+    "DeferComponentUpdate": Row(updates.defer),
     "PauseComponent": Row(None, _LIFECYCLE, "componentName"),
     "ResumeComponent": Row(None, _LIFECYCLE, "componentName"),
     "GetComponentDetails": Row(components.details, _CLI, "componentName"),
@@ -59,7 +70,7 @@ TABLE: dict[str, Row] = {
     "RestartComponent": Row(lifecycle.restart, _CLI, "componentName"),
     "StopComponent": Row(lifecycle.stop, _CLI, "componentName"),
     "CreateLocalDeployment": Row(deployments.create, _CLI, _ANY),
-    "CancelLocalDeployment": Row(None, _CLI, _ANY),
+    "CancelLocalDeployment": Row(deployments.cancel, _CLI, _ANY),
     "GetLocalDeploymentStatus": Row(deployments.status, _CLI, "deploymentId"),
     "ListLocalDeployments": Row(deployments.list_all, _CLI, _ANY),
     "CreateDebugPassword": Row(None, _CLI, _ANY),
@@ -75,6 +86,10 @@ TABLE: dict[str, Row] = {
     "VerifyClientDeviceIdentity": Row(None, _AUTH, _ANY),
     "GetClientDeviceAuthToken": Row(None, _AUTH, _ANY),
     "AuthorizeClientDeviceAction": Row(None, _AUTH, _ANY),
+    # Ours, not the model's (wire/extensions.py): no policy can grant them, so only CLI identities may call them.
+    "marram#PlanLocalDeployment": Row(explanations.plan, _CLI, _ANY),
+    "marram#ExplainDeployment": Row(explanations.why, _CLI, _ANY),
+    "marram#GetConfigurationOrigins": Row(explanations.origins, _CLI, _ANY),
 }
 
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from nucleus.actors import broker
-from nucleus.core import component, configuration, local
+from nucleus.actors import broker, consent, validation
+from nucleus.core import component, configuration, explain, local
 
 Cancel = Callable[[], None]
 
@@ -67,11 +67,22 @@ class Configuration(Protocol):
 
 
 class Deployments(Protocol):
-    """The deployer's side. `create_local` returns the new deployment's id and raises NucleusError."""
+    """The deployer's side. `create_local` returns the new deployment's id and raises NucleusError.
+
+    `cancel_local` is for a deployment that `status` knows; False: it is too late.
+    """
 
     async def create_local(self, request: local.LocalRequest, caller: str, /) -> str: ...
     def status(self, deployment_id: str, /) -> local.LocalStatus | None: ...
+    def cancel_local(self, deployment_id: str, /) -> bool: ...
     def list(self) -> list[local.LocalStatus]: ...
+
+
+class Plans(Protocol):
+    """What the command line may ask beyond the model: a deployment's outlook, and why things are as they are."""
+
+    async def plan(self, request: local.LocalRequest, /) -> explain.Outlook: ...
+    def why(self) -> tuple[explain.Reason, ...]: ...
 
 
 class IncomingMessage(Protocol):
@@ -108,3 +119,6 @@ class Ports(Struct, frozen=True):
     deployments: Deployments
     uplink: Uplink
     broker: broker.Broker
+    consent: consent.Consent
+    validation: validation.Validation
+    plans: Plans | None = None  # None: nobody deploys here (tests of the server)
