@@ -193,9 +193,13 @@ class Preparation:
         manifest = recipe.choose(one.recipe, self._device.platform)
         for artifact in manifest.artifacts if manifest is not None else ():
             async with limit:
-                if not await asyncio.to_thread(self._store.is_present, one, artifact):
-                    await self._download(one, artifact, retry)
-                await asyncio.to_thread(self._store.finish, one, artifact)
+                try:
+                    if not await asyncio.to_thread(self._store.is_present, one, artifact):
+                        await self._download(one, artifact, retry)
+                    await asyncio.to_thread(self._store.finish, one, artifact)
+                except OSError as error:
+                    what = f"{recipe.file_name(artifact)} of {one.name} {one.version}"
+                    raise errors.NucleusError("IO_ERROR", f"cannot prepare {what}: {error}") from error
 
     async def _download(self, one: negotiate.Candidate, artifact: recipe.Artifact, retry: _Retry) -> None:
         fetcher = self._fetcher

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from nucleus.core import errors, negotiate, recipe
 from nucleus.uplink import http
@@ -18,6 +21,14 @@ class Unavailable(errors.NucleusError):
     """The cloud gave no answer now (network, 5xx, 429): the same call may succeed later."""
 
 
+class _Asked(Struct, frozen=True, eq=False):
+    """An ask of this turn; `found` gets the candidate, or None when it has to be asked alone."""
+
+    ask: negotiate.Ask
+    local: str | None
+    found: asyncio.Future[negotiate.Candidate | None]
+
+
 class DataPlane:
     """Calls of one core device."""
 
@@ -25,15 +36,63 @@ class DataPlane:
         self._http = client
         self._base = base_url.rstrip("/")
         self._thing = thing
+        self._asked: list[_Asked] = []
+        self._one_by_one = False  # a service that answers only one candidate a call
+
+    async def warm(self) -> None:
+        """Opens a connection ahead of the calls that will follow; that it cannot be opened is found out by them."""
+        await self._http.warm(self._base)
 
     async def resolve(self, ask: negotiate.Ask, platform: Mapping[str, str], local: str | None) -> negotiate.Candidate:
-        """The version the cloud chooses. Raises Unavailable, or NucleusError with the code of spec/nucleus.md 3.3."""
-        candidate: dict[str, Any] = {"componentName": ask.name, "versionRequirements": dict(ask.requirements)}
-        if local is not None:
-            candidate["componentVersion"] = local
-        body = {"platform": {"attributes": dict(platform)}, "componentCandidates": [candidate]}
+        """The version the cloud chooses; asks of the same turn of the loop travel in one call.
+
+        Raises Unavailable, or NucleusError with the code of spec/nucleus.md 3.3.
+        """
+        one = _Asked(ask, local, asyncio.get_running_loop().create_future())
+        self._asked.append(one)
+        await asyncio.sleep(0)  # lets the others of this turn ask
+        if any(other is one for other in self._asked):
+            together, self._asked = self._asked, []
+            await self._resolve_together(together, platform)
+        found = await one.found
+        return found if found is not None else await self._resolve_one(one, platform)
+
+    async def _resolve_together(self, together: list[_Asked], platform: Mapping[str, str]) -> None:
+        """Answers all, or leaves each to ask alone (None): the original asks for exactly one, so a service may refuse."""
+        found: list[negotiate.Candidate | None] = [None] * len(together)
+        if len(together) > 1 and not self._one_by_one:
+            try:
+                found = [*await self._resolve_many(together, platform)]
+            except Unavailable as error:
+                self._fail(together, error)
+                return
+            except errors.NucleusError as error:
+                self._one_by_one = error.code == "RESOLVE_COMPONENT_CANDIDATES_BAD_RESPONSE"
+        for one, candidate in zip(together, found, strict=True):
+            if not one.found.done():
+                one.found.set_result(candidate)
+
+    def _fail(self, together: list[_Asked], error: Unavailable) -> None:
+        for one in together:
+            if not one.found.done():
+                one.found.set_exception(Unavailable(error.code, f"cannot resolve {one.ask.name}: {error.detail}"))
+
+    async def _resolve_many(self, together: list[_Asked], platform: Mapping[str, str]) -> list[negotiate.Candidate]:
+        body = _body([(one.ask, one.local) for one in together], platform)
+        names = ", ".join(one.ask.name for one in together)
+        answer = await self._call("POST", RESOLVE, body, f"cannot resolve {names}")
+        found = answer.get("resolvedComponentVersions")
+        by_name = {one.get("componentName"): one for one in found} if isinstance(found, list) else {}
+        if by_name.keys() != {one.ask.name for one in together}:
+            raise errors.NucleusError(
+                "RESOLVE_COMPONENT_CANDIDATES_BAD_RESPONSE", f"cannot resolve {names} in one call"
+            )
+        return [_candidate(one.ask, by_name[one.ask.name]) for one in together]
+
+    async def _resolve_one(self, one: _Asked, platform: Mapping[str, str]) -> negotiate.Candidate:
+        ask = one.ask
         try:
-            answer = await self._call("POST", RESOLVE, body, negotiate.no_candidate(ask))
+            answer = await self._call("POST", RESOLVE, _body([(ask, one.local)], platform), negotiate.no_candidate(ask))
         except errors.NucleusError as error:
             raise _unresolved(error) from error
         found = answer.get("resolvedComponentVersions")
@@ -86,6 +145,15 @@ class DataPlane:
         if not isinstance(decoded, dict):
             raise Unavailable("CLOUD_API_ERROR", f"{failing}: the answer is no object")
         return decoded
+
+
+def _body(asks: list[tuple[negotiate.Ask, str | None]], platform: Mapping[str, str]) -> dict[str, Any]:
+    candidates = [
+        {"componentName": ask.name, "versionRequirements": dict(ask.requirements)}
+        | ({"componentVersion": local} if local is not None else {})
+        for ask, local in asks
+    ]
+    return {"platform": {"attributes": dict(platform)}, "componentCandidates": candidates}
 
 
 def _refusal(status: int, failing: str, message: str) -> errors.NucleusError:

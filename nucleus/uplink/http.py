@@ -31,13 +31,23 @@ Start = Callable[[int, dict[str, str]], Callable[[bytes], None]]
 
 
 class Http:
-    """Requests to any host; the same certificate and trust store for all of them."""
+    """Requests to any host; the same certificate and trust store for all of them.
+
+    Raises NucleusError TLS_HANDSHAKE_FAILURE if a file is not what it should be.
+    """
 
     def __init__(self, *, certificate: Path, private_key: Path, root_ca: Path) -> None:
-        options = io.TlsContextOptions.create_client_with_mtls_from_path(str(certificate), str(private_key))
-        options.override_default_trust_store_from_path(None, str(root_ca))
-        self._context = io.ClientTlsContext(options)
+        try:
+            options = io.TlsContextOptions.create_client_with_mtls_from_path(str(certificate), str(private_key))
+            options.override_default_trust_store_from_path(None, str(root_ca))
+            self._context = io.ClientTlsContext(options)
+        except Exception as error:  # RuntimeError, AwsCrtError
+            raise errors.NucleusError(
+                "TLS_HANDSHAKE_FAILURE",
+                f"cannot use {certificate}, {private_key} and {root_ca}: {error}; `marram device create` makes new ones",
+            ) from error
         self._idle: dict[tuple[str, str, int], list[Any]] = {}
+        self._opening: dict[tuple[str, str, int], list[asyncio.Future[Any]]] = {}
 
     async def request(
         self,
@@ -90,8 +100,7 @@ class Http:
             answered = True
             return start(status, fields)
 
-        parts = urlsplit(url)
-        key = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        parts, key = urlsplit(url), _key(url)
         request = http.HttpRequest(method, parts.path + (f"?{parts.query}" if parts.query else "") or "/")
         request.headers.add("Host", parts.netloc)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
@@ -105,6 +114,24 @@ class Http:
             for stale in self._idle.pop(key, ()):  # they may have died while we were offline: once more, fresh
                 stale.close()
             await self._exchange(key, request, body, begin, timeout_s)
+
+    async def warm(self, url: str, count: int = 2) -> None:
+        """Opens connections ahead of calls that will follow: over a slow link their handshakes cost as much as the calls.
+
+        Waits until they are open, at most 10 s. That one cannot be opened is found out by the call that needs it.
+        """
+        key = _key(url)
+        idle = [one for one in self._idle.get(key, []) if one.is_open()]
+        opening = [self._open(key) for _ in range(count - len(idle) - len(self._opening.get(key, [])))]
+        if not opening:
+            return
+        self._opening.setdefault(key, []).extend(opening)
+        await asyncio.wait(opening, timeout=10.0)
+        for one in opening:
+            if one in self._opening[key]:  # no call has taken it
+                self._opening[key].remove(one)
+                if one.done() and not one.cancelled() and one.exception() is None:
+                    self._idle.setdefault(key, []).append(one.result())
 
     async def _exchange(
         self, key: tuple[str, str, int], request: Any, body: bytes, start: Start, timeout_s: float
@@ -126,17 +153,26 @@ class Http:
         self._idle.setdefault(key, []).append(connection)
 
     async def _connection(self, key: tuple[str, str, int]) -> Any:
-        scheme, host, port = key
         idle = self._idle.get(key, [])
         while idle:
             connection = idle.pop()
             if connection.is_open():
                 return connection
+        opening = self._opening.get(key)
+        if opening:
+            try:
+                return await opening.pop(0)
+            except Exception:  # noqa: S110  AwsCrtError: the fresh try below says why
+                pass
+        return await self._open(key)
+
+    def _open(self, key: tuple[str, str, int]) -> asyncio.Future[Any]:
+        scheme, host, port = key
         tls = None
         if scheme == "https":
             tls = self._context.new_connection_options()
             tls.set_server_name(host)
-        return await asyncio.wrap_future(
+        return asyncio.wrap_future(
             http.HttpClientConnection.new(
                 host, port, tls_connection_options=tls, manual_window_management=True, initial_window_size=WINDOW
             )
@@ -147,6 +183,11 @@ class Http:
             for connection in connections:
                 connection.close()
         self._idle.clear()
+
+
+def _key(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 class _Progress:

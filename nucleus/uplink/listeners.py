@@ -11,7 +11,7 @@ import contextlib
 import json
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -54,11 +54,19 @@ class Inbox(Protocol):
 class JobSource:
     """Job executions of this thing. `run()` listens until cancelled."""
 
-    def __init__(self, connection: mqtt.Connection, thing: str, inbox: Inbox, log: logs.Log) -> None:
+    def __init__(
+        self,
+        connection: mqtt.Connection,
+        thing: str,
+        inbox: Inbox,
+        log: logs.Log,
+        warm: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._connection = connection
         self._thing = thing
         self._inbox = inbox
         self._log = log
+        self._warm = warm
         self._ask = asyncio.Event()
         self._answers: dict[str, asyncio.Future[tuple[bool, dict[str, Any]]]] = {}
         self._asked: str | None = ""  # token of the latest question for what is next
@@ -76,6 +84,8 @@ class JobSource:
     async def _question(self, get: str) -> None:
         self._asked = uuid.uuid4().hex
         await self._publish(get, {"jobId": "$next", "thingName": self._thing, "clientToken": self._asked})
+        if self._warm is not None:  # while the answer is on its way: a job will need the data plane
+            await self._warm()
 
     async def report(self, record: deployments.Record, state: str, details: dict[str, str]) -> bool:
         """Updates the job execution; True when the service took it or will never take it. Waits at most ANSWER_S.
