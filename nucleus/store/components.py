@@ -6,6 +6,7 @@ A recipe is saved as JSON (which is YAML) in `<hash>@<version>.recipe.yaml`, its
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import shutil
@@ -44,20 +45,29 @@ class ComponentStore:
     def versions(self, name: str) -> list[version.Version]:
         """Stored versions of a component, greatest first."""
         pattern = self._places.recipe(name, "*").name
-        found = (path.name.split("@", 1)[1].removesuffix(".recipe.yaml") for path in self._recipes().glob(pattern))
-        return sorted((version.Version.parse(text) for text in found), reverse=True)
+        found = []
+        for path in self._recipes().glob(pattern):
+            with contextlib.suppress(errors.NucleusError):  # a file that somebody else put there
+                found.append(version.Version.parse(path.name.split("@", 1)[1].removesuffix(".recipe.yaml")))
+        return sorted(found, reverse=True)
 
     def local_candidate(
         self, ask: negotiate.Ask, running: str | None, platform: Mapping[str, str]
     ) -> negotiate.Candidate | None:
-        """The running version if it satisfies the requirements, else the greatest stored one (spec 3.3)."""
+        """The running version if it satisfies the requirements, else the greatest stored one (spec 3.3).
+
+        A recipe that a failing disk has spoiled is no candidate: the cloud may have a good copy.
+        """
         ranges = [version.Range.parse(text) for _, text in ask.requirements]
         known = self.versions(ask.name)
         if running is not None:
             known.sort(key=lambda one: str(one) != running)
         for one in known:
             if all(wanted.allows(one) for wanted in ranges):
-                candidate = self.load(ask.name, str(one))
+                try:
+                    candidate = self.load(ask.name, str(one))
+                except (errors.NucleusError, OSError):
+                    continue
                 if candidate is not None and recipe.choose(candidate.recipe, platform) is not None:
                     return candidate
         return None

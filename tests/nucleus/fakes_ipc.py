@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from nucleus.actors import broker, consent, validation
 from nucleus.core import component, configuration, errors, local, topics
+from nucleus.host import confine
 from nucleus.ipc import connection, ports, server
 from nucleus.store import configuration as store
 
@@ -64,6 +65,7 @@ class Components:
         self.known: dict[str, Health] = {}
         self.reports: list[tuple[str, str]] = []
         self.stubborn: set[str] = set()
+        self.paused: list[str] = []
 
     def health(self) -> Mapping[str, ports.Health]:
         return dict(self.known)
@@ -79,6 +81,16 @@ class Components:
 
     def stop_component(self, name: str, /) -> bool:
         return name not in self.stubborn
+
+    async def pause(self, name: str, /) -> None:
+        if name in self.stubborn:
+            raise confine.Unavailable("it is FINISHED, and only a RUNNING component can be paused")
+        self.paused.append(name)
+
+    async def resume(self, name: str, /) -> None:
+        if name in self.stubborn:
+            raise confine.Unavailable("the kernel refuses")
+        self.paused.remove(name)
 
 
 class Deployments:
@@ -161,7 +173,7 @@ class World:
     def __init__(self, path: Path, limits: connection.Limits) -> None:
         self.path = path
         self.log = Log()
-        self.moment_s = 1.0
+        self.moment_s = 10.0
         self.configuration = store.ConfigurationStore(path.parent / "config", clock=lambda: self.moment_s)
         self.components = Components()
         self.deployments = Deployments()
@@ -195,13 +207,13 @@ class World:
 
     def put(self, path: configuration.Path, value: Any) -> None:
         """Writes as a deployment does."""
-        stamp = self.configuration.now()
+        stamp = 1000  # before every time that tests give to a write
         self.configuration.commit(
             configuration.merge(self.configuration.tree, path, value, stamp, "deployment:test")[1]
         )
 
     def drop(self, path: configuration.Path) -> None:
-        stamp = self.configuration.now()
+        stamp = 1000  # before every time that tests give to a write
         self.configuration.commit(configuration.remove(self.configuration.tree, path, stamp)[1])
 
     @property

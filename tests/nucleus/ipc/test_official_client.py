@@ -379,6 +379,20 @@ def test_update_configuration_when_newer_then_merged_with_its_stamp_and_origin(
     assert (leaf.stamp, leaf.origin) == (9000, "component:test.App")
 
 
+def test_update_configuration_when_its_time_is_far_ahead_then_the_device_clock_stays(
+    official: Official, world: fakes_ipc.World
+) -> None:
+    """Else every later stamp, also of deployments, would lie in that future."""
+    client = official("test.App", {}, **VALUES)
+    before = world.configuration.now()
+
+    client.update_configuration(timestamp=_time(before + 10**12), value_to_merge={"Rate": 6})
+    client.update_configuration(timestamp=_time(world.configuration.now()), value_to_merge={"Rate": 7})
+
+    assert world.configuration.now() < before + 10**9
+    assert client.get_configuration(key_path=["Rate"]).value == {"Rate": 7}
+
+
 def test_update_configuration_when_key_path_names_a_leaf_then_replaced_by_the_map(official: Official) -> None:
     client = official("test.App", {}, **VALUES)
 
