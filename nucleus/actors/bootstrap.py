@@ -13,10 +13,10 @@ from typing import Any
 
 from msgspec import structs
 
-from nucleus.actors import supervisor
-from nucleus.core import bootstrap, builtin, component, configuration, desired, errors, release, scripts
+from nucleus.actors import bootstrap_step, supervisor
+from nucleus.core import bootstrap, builtin, component, configuration, desired, errors, release
 from nucleus.core.lifecycle import Effect, State
-from nucleus.host import files, launch, logs, places, process
+from nucleus.host import launch, logs, places, process
 from nucleus.store import deployments
 
 QUIET_S = 60.0  # Shutdown 15 s, processes 5 s, and some air
@@ -35,7 +35,7 @@ class Bootstrapper:
         *,
         where: places.Places,
         launches: launch.Launches,
-        environment: Mapping[str, str],
+        steps: bootstrap_step.Steps,
         records: deployments.DeploymentStore,
         running: supervisor.Supervisor,
         leave: Callable[[int], None],
@@ -46,7 +46,7 @@ class Bootstrapper:
         self.launches = launches
         self.launch_id = secrets.token_hex(8)
         self._places = where
-        self._environment = environment
+        self._steps = steps
         self._records = records
         self._running = running
         self._leave_with = leave
@@ -118,44 +118,7 @@ class Bootstrapper:
         if not any(one.result is None and one.bootstrap.own is not None for one in records):
             self.launches.tidy(())
 
-    # ---- one step --------------------------------------------------------------------------------------------------
-
-    async def run_step(self, one: component.Component) -> int:
-        """Runs the Bootstrap step of a component; returns its exit code, whatever it is (minus a signal's number).
-
-        Raises NucleusError COMPONENT_BOOTSTRAP_TIMEOUT or COMPONENT_BOOTSTRAP_ERROR (cannot be started).
-        """
-        try:
-            script = scripts.read_step(one, bootstrap.PHASE, bootstrap.TIMEOUT_S)
-        except scripts.NotValid as error:
-            raise errors.NucleusError("COMPONENT_BOOTSTRAP_ERROR", str(error)) from error
-        if script is None:
-            return bootstrap.NOTHING
-        # A mark of its own: ending what the step left must not end the component.
-        order = process.Order(
-            component=f"{one.name}+bootstrap",
-            version=one.version,
-            script=script.text,
-            directory=self._places.work(one.name),
-            environment={**self._environment, **script.environment},
-        )
-        processes = process.Processes(self._places.processes)
-        writer = logs.output(self._places.logs / f"{one.name}.log", one.name)
-        try:
-            files.make_directory(order.directory, 0o700)
-            child = processes.spawn(order, _sink(writer))
-            async with asyncio.timeout(script.timeout_s or None):
-                return await child.wait()
-        except TimeoutError:
-            why = f"the Bootstrap step of {one.name} {one.version} did not end within {script.timeout_s:g} s"
-            raise errors.NucleusError("COMPONENT_BOOTSTRAP_TIMEOUT", why) from None
-        except (OSError, ValueError) as error:
-            why = f"cannot start the Bootstrap step of {one.name} {one.version}: {error}"
-            raise errors.NucleusError("COMPONENT_BOOTSTRAP_ERROR", why) from error
-        finally:
-            await processes.end(order.component)
-            processes.close()
-            writer.close()
+    # ---- Bootstrap steps --------------------------------------------------------------------------------------------
 
     async def _run_pending(
         self, record: deployments.Record, tasks: tuple[bootstrap.Task, ...], way: str, say: Say
@@ -181,7 +144,7 @@ class Bootstrapper:
             raise errors.NucleusError("COMPONENT_BOOTSTRAP_ERROR", why)
         self._note(record, **{way: {**facts, one.name: fact}})
         self._log.info("bootstrap.started", deployment=record.id, component=one.name, version=one.version)
-        code = await self.run_step(one)
+        code = await self._steps.run(one)
         self._log.info("bootstrap.ended", deployment=record.id, component=one.name, code=code)
         if code not in (bootstrap.NOTHING, bootstrap.RESTART, bootstrap.REBOOT):
             why = (
@@ -269,7 +232,3 @@ def _nucleus(tree: configuration.Tree) -> Mapping[str, object]:
         configuration.subtree(tree, ("services", builtin.NUCLEUS, "configuration"))
     )
     return found
-
-
-def _sink(writer: logs.Output) -> process.Sink:
-    return lambda stream, lines: writer.write(stream, lines, phase=bootstrap.PHASE, state="")

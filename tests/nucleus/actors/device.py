@@ -11,12 +11,13 @@ from typing import Any
 
 import yaml
 
-from nucleus.actors import bootstrap, consent, deployer, deployment, preparation, supervisor, validation
-from nucleus.core import builtin, desired, document, status
+from nucleus.actors import bootstrap, bootstrap_step, consent, deployer, deployment, preparation, supervisor, validation
+from nucleus.core import builtin, desired, document, errors, negotiate, run_as, status
 from nucleus.core.lifecycle import Effect
 from nucleus.host import files, launch, logs, places, process
 from nucleus.store import components, deployments
 from nucleus.store import configuration as configuration_store
+from nucleus.uplink import dataplane
 
 GROUP = "thinggroup/turbines"
 PLATFORM = {"os": "linux", "architecture": "amd64"}
@@ -53,6 +54,21 @@ class Reports:
         return True
 
 
+class Plane:
+    """A cloud that knows in which groups the device is, None while it cannot be asked, and no component at all."""
+
+    def __init__(self, groups: set[str] | None) -> None:
+        self.groups = groups
+
+    async def thing_groups(self) -> set[str]:
+        if self.groups is None:
+            raise dataplane.Unavailable("NETWORK_ERROR", "no answer")
+        return self.groups
+
+    async def resolve(self, ask: negotiate.Ask, platform: Mapping[str, str], local: str | None) -> negotiate.Candidate:
+        raise errors.NucleusError("NO_AVAILABLE_COMPONENT_VERSION", negotiate.no_candidate(ask))
+
+
 class Device:
     """`root` survives; open it twice for a restart."""
 
@@ -63,6 +79,7 @@ class Device:
         records: deployments.DeploymentStore | None = None,
         configuration: configuration_store.ConfigurationStore | None = None,
         write_again_s: float = deployment.WRITE_AGAIN_S,
+        plane: Plane | None = None,
     ) -> None:
         self.places = places.Places(root)
         for folder in (root, self.places.logs, self.places.config, self.places.processes):
@@ -72,38 +89,22 @@ class Device:
         self.configuration.open()
         self.store = components.ComponentStore(self.places)
         environment = {"PATH": os.environ["PATH"], "HOME": str(root), "AWS_IOT_THING_NAME": "t1"}
-        self.supervisor = supervisor.Supervisor(self.places, environment, str(os.getuid()), self.log, lambda health: None)
+        self.supervisor = supervisor.Supervisor(
+            self.places, environment, str(os.getuid()), self.log, lambda health: None
+        )
         self.consent = consent.Consent(self.log)
         self.validation = validation.Validation(self.log)
         self.reports = Reports()
         self.ended: asyncio.Queue[deployments.Record] = asyncio.Queue()
         self.left: asyncio.Queue[int] = asyncio.Queue()  # codes with which the nucleus wanted to go down
         records = records or deployments.DeploymentStore(self.places)
-        bootstrapper = bootstrap.Bootstrapper(
-            where=self.places,
-            launches=launch.Launches(root, under_loader=False),
-            environment=environment,
-            records=records,
-            running=self.supervisor,
-            leave=self.left.put_nowait,
-            nucleus=lambda: self.configuration.component(builtin.NUCLEUS),
-            log=self.log,
-        )
         parts = deployment.Parts(
             store=records,
-            bootstrapper=bootstrapper,
+            bootstrapper=self._bootstrapper(records, environment),
             configuration=self.configuration,
             components=self.store,
             supervisor=self.supervisor,
-            preparation=preparation.Preparation(
-                where=self.places,
-                device=desired.Device(root_path=str(root), thing_name="t1", platform=PLATFORM),
-                store=self.store,
-                plane=None,
-                fetcher=None,
-                tree=lambda: self.configuration.tree,
-                log=self.log,
-            ),
+            preparation=self._preparation(plane),
             consent=self.consent,
             validation=self.validation,
             log=self.log,
@@ -113,6 +114,31 @@ class Device:
             parts,
             sources={deployments.JOB: self.reports, deployments.SHADOW: self.reports},
             on_end=self.ended.put_nowait,
+            log=self.log,
+        )
+
+    def _preparation(self, plane: Plane | None) -> preparation.Preparation:
+        return preparation.Preparation(
+            where=self.places,
+            device=desired.Device(root_path=str(self.places.root), thing_name="t1", platform=PLATFORM),
+            store=self.store,
+            plane=plane,  # type: ignore[arg-type]  # has what preparation asks
+            fetcher=None,
+            tree=lambda: self.configuration.tree,
+            log=self.log,
+        )
+
+    def _bootstrapper(
+        self, records: deployments.DeploymentStore, environment: Mapping[str, str]
+    ) -> bootstrap.Bootstrapper:
+        return bootstrap.Bootstrapper(
+            where=self.places,
+            launches=launch.Launches(self.places.root, under_loader=False),
+            steps=bootstrap_step.Steps(self.places, environment, lambda: run_as.defaults({}, str(os.getuid()))),
+            records=records,
+            running=self.supervisor,
+            leave=self.left.put_nowait,
+            nucleus=lambda: self.configuration.component(builtin.NUCLEUS),
             log=self.log,
         )
 
