@@ -14,10 +14,10 @@ from typing import Any, assert_never
 
 from msgspec import Struct
 
-from nucleus.actors import starter
-from nucleus.core import component, lifecycle, scripts
-from nucleus.core.lifecycle import Event, Kind, Phase
-from nucleus.host import logs, process
+from nucleus.actors import confiner, starter
+from nucleus.core import component, lifecycle, run_as, scripts
+from nucleus.core.lifecycle import Event, Kind, Phase, State
+from nucleus.host import confine, logs, process
 
 MAX_REASON = 300  # characters of a script's last line that go into the reason
 
@@ -53,6 +53,7 @@ class Runner:
         self._used = record
         self._tools: starter.Tools | None = None
         self._starter: starter.Starter | None = None
+        self._confiner: confiner.Confiner | None = None
         self._output: logs.Output | None = None
         self._tasks: dict[Phase, asyncio.Task[None]] = {}
         self._clocks: dict[Phase, _Clock] = {}
@@ -62,15 +63,20 @@ class Runner:
         """Gives it the means to run scripts; until then commands must not be performed."""
         self._tools = tools
         self._starter = starter.Starter(tools, self.token)
+        self._confiner = confiner.Confiner(self.record.name, tools.groups, tools.processes, tools.group, tools.log)
         self._output = logs.output(tools.places.logs / f"{self.record.name}.log", self.record.name)
 
     def close(self) -> None:
         self.cancel()
+        if self._confiner is not None:
+            self._confiner.close()
         if self._output is not None:
             self._output.close()
 
     def cancel(self) -> None:
         """Forgets every script; what they started runs on until it is ended."""
+        if self._confiner is not None:
+            self._confiner.let_go()
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -80,6 +86,8 @@ class Runner:
         for command in commands:
             match command:
                 case lifecycle.RunScript(phase):
+                    if phase in (Phase.SHUTDOWN, Phase.RECOVER) and self._confiner is not None:
+                        self._confiner.let_go()
                     self._begin(phase, self._script(phase))
                 case lifecycle.KillProcesses():
                     self.cancel()
@@ -91,6 +99,22 @@ class Runner:
                         self._clocks[Phase.STARTUP].timeout.reschedule(None)
                 case _:
                     assert_never(command)
+
+    def limit(self) -> None:
+        """Applies the newest record's limits, also to what runs."""
+        if self._confiner is not None and self._tools is not None:
+            self._confiner.limit(run_as.limits(self.record.run_with, self._tools.defaults()))
+
+    async def pause(self) -> None:
+        """Raises confine.Unavailable, also when it is not RUNNING."""
+        if self.life.state is not State.RUNNING or self._confiner is None:
+            raise confine.Unavailable(f"it is {self.life.state.name}, and only a RUNNING component can be paused")
+        await self._confiner.pause()
+
+    def resume(self) -> None:
+        """Raises confine.Unavailable."""
+        if self._confiner is not None:
+            self._confiner.resume()
 
     def health(self, waiting_for: str) -> lifecycle.Health:
         life, name = self.life, self.record.name
@@ -190,7 +214,10 @@ class Runner:
                 self._output.write(stream, lines, phase=phase.value, state=self.life.state.name)
 
         self._spawned = True
-        return await self._starter.start(self._used, phase, script, sink)
+        child = await self._starter.start(self._used, phase, script, sink)
+        if phase in (Phase.STARTUP, Phase.RUN) and self._confiner is not None:
+            self._confiner.enter(child.pid)
+        return child
 
     def _take_record(self) -> None:
         self._used = self.record

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from nucleus.core import component, errors, run_as, scripts
 from nucleus.core.lifecycle import Event, Phase
-from nucleus.host import files, logs, places, process, users
+from nucleus.host import confine, files, logs, places, process, users
 
 
 class Tools(Struct, frozen=True):
@@ -30,6 +30,7 @@ class Tools(Struct, frozen=True):
     post: Callable[[str, Event], Awaitable[None]]
     noticed: Callable[[], None]
     defaults: Callable[[], run_as.Defaults]
+    groups: confine.Groups
     log: logs.Log
 
 

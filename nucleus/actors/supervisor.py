@@ -12,12 +12,13 @@ import string
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from nucleus.actors import runner, starter
+from nucleus.actors import readiness, runner, starter
 from nucleus.core import errors, lifecycle, run_as, scripts, transitions
-from nucleus.core.component import HARD, Component
+from nucleus.core.component import Component
 from nucleus.core.lifecycle import Effect, Event, Health, Kind, State
-from nucleus.host import logs, places, process
+from nucleus.host import confine, logs, places, process
 
 QUEUE_SIZE = 10_000  # requests of the deployer and ends of scripts; both are bounded by the number of components
 MAX_REPORTS = 1000  # UpdateState beyond that is dropped: a component that reports so often says nothing
@@ -29,7 +30,6 @@ _REPORTS = {
     "ERRORED": Kind.REPORTED_ERRORED,
     "FINISHED": Kind.REPORTED_FINISHED,
 }
-_ENDS_FIRST = (State.STARTING, State.RUNNING, State.STOPPING)  # somebody may depend on it
 
 Item = tuple[str, Event | Effect | None, int]  # component, what, generation; ("", None, 0) only wakes
 
@@ -46,8 +46,10 @@ class Supervisor:
         on_change: Callable[[Health], None],
         *,
         stop_s: float = STOP_S,
+        cgroup_root: Path = confine.ROOT,
     ) -> None:
         self.revision = 0
+        self._groups = confine.Groups(confine.parent(process.owner(places.processes)), cgroup_root)
         self._stop_s = stop_s
         self._places = places
         self._environment = environment
@@ -114,11 +116,25 @@ class Supervisor:
     def set_defaults(self, defaults: run_as.Defaults) -> None:
         """The nucleus's `runWithDefault`; scripts that start from now on follow it."""
         self._defaults = defaults
+        for one in self._runners.values():
+            one.limit()
+
+    async def pause(self, name: str) -> None:
+        """Freezes a RUNNING component. Raises confine.Unavailable (also for another state) and KeyError."""
+        await self._runners[name].pause()
+
+    async def resume(self, name: str) -> None:
+        """Lets it go on. Raises like `pause`; a component that cannot be resumed is restarted."""
+        try:
+            self._runners[name].resume()
+        except confine.Unavailable:
+            self.restart(name)
+            raise
 
     # ---- questions -----------------------------------------------------------------------------------------------
 
     def health(self) -> dict[str, Health]:
-        return {name: one.health(self._waiting_for(one)) for name, one in self._runners.items()}
+        return {name: one.health(readiness.waiting_for(self._runners, one)) for name, one in self._runners.items()}
 
     async def changed(self, seen: int) -> int:
         """Waits until `revision` is above `seen`; no deadline here, callers set theirs."""
@@ -152,6 +168,7 @@ class Supervisor:
                     post=self._post,
                     noticed=self._bump,
                     defaults=lambda: self._defaults,
+                    groups=self._groups,
                     log=self._log,
                 )
                 for one in self._runners.values():
@@ -160,6 +177,7 @@ class Supervisor:
                 for one in self._runners.values():
                     one.cancel()
         finally:
+            self._groups.thaw_all()
             processes.kill_now()
             for one in self._runners.values():
                 one.close()
@@ -188,6 +206,7 @@ class Supervisor:
             self._refresh([known])
             known.life = lifecycle.with_error_reset(known.life, scripts.error_reset_s(known.record))
             self._step(known, Event(lifecycle.request(known.life, what), generation=generation))
+            known.limit()
         else:
             self._step(known, what)
 
@@ -195,20 +214,20 @@ class Supervisor:
         """Steps one life and those of the dependents that this made ready or not ready."""
         before = lifecycle.is_ready(first.life)
         if self._advance(first, event) and lifecycle.is_ready(first.life) != before:
-            self._refresh(self._hard_dependents(first.record.name))
+            self._refresh(readiness.hard_dependents(self._runners, first.record.name))
 
     def _refresh(self, runners: list[runner.Runner]) -> None:
         """Tells lives whether their dependencies are ready, where that changed, and so on up the dependents."""
         todo = deque(runners)
         while todo and self._stop_by is None:
             one = todo.popleft()
-            ready = not self._missing(one)
+            ready = not readiness.missing(self._runners, one)
             if ready == one.life.ready:
                 continue
             before = lifecycle.is_ready(one.life)
             self._advance(one, Event(Kind.READY if ready else Kind.NOT_READY))
             if lifecycle.is_ready(one.life) != before:
-                todo.extend(self._hard_dependents(one.record.name))
+                todo.extend(readiness.hard_dependents(self._runners, one.record.name))
 
     def _advance(self, one: runner.Runner, event: Event) -> bool:
         name, before = one.record.name, one.life
@@ -238,7 +257,7 @@ class Supervisor:
     def _tell(self, one: runner.Runner, before: lifecycle.Life) -> None:
         self._bump()
         if (one.life.state, one.life.code) != (before.state, before.code):
-            self._on_change(one.health(self._waiting_for(one)))
+            self._on_change(one.health(readiness.waiting_for(self._runners, one)))
 
     # ---- the order of ending -------------------------------------------------------------------------------------
 
@@ -251,13 +270,8 @@ class Supervisor:
 
     def _may_end(self, one: runner.Runner) -> bool:
         ends = one.removing or self._stop_by is not None
-        return ends and not one.told_to_end and not self._is_needed(one)
-
-    def _is_needed(self, one: runner.Runner) -> bool:
-        if one.life.state not in _ENDS_FIRST:
-            return False
-        ending = [each for each in self._hard_dependents(one.record.name) if each.removing or self._stop_by is not None]
-        return any(not lifecycle.closed(each.life) for each in ending)
+        needed = readiness.is_needed(self._runners, one, all_end=self._stop_by is not None)
+        return ends and not one.told_to_end and not needed
 
     # ---- small things --------------------------------------------------------------------------------------------
 
@@ -268,23 +282,6 @@ class Supervisor:
         if self._tools is not None:
             made.open(self._tools)
         return made
-
-    def _hard_dependents(self, name: str) -> list[runner.Runner]:
-        return [one for one in self._runners.values() if one.record.dependencies.get(name) == HARD]
-
-    def _missing(self, one: runner.Runner) -> list[str]:
-        """Hard dependencies that are not ready, with their states, in words."""
-        hard = [(name, self._runners.get(name)) for name, kind in one.record.dependencies.items() if kind == HARD]
-        return [
-            f"{name} ({other.life.state.name if other is not None else 'not here'})"
-            for name, other in hard
-            if other is None or not lifecycle.is_ready(other.life)
-        ]
-
-    def _waiting_for(self, one: runner.Runner) -> str:
-        if one.life.state is State.INSTALLED and one.life.desired and not one.life.ready:
-            return f"hard dependency {', '.join(self._missing(one))}"
-        return one.waiting_for()
 
     async def _post(self, name: str, event: Event) -> None:
         await self._queue.put((name, event, 0))

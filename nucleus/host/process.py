@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from nucleus.host import descendants, exits, logs, output, users
+from nucleus.host import confine, descendants, exits, logs, output, users
 
 Sink = Callable[[str, list[str]], None]  # ("stdout" or "stderr", lines)
 
@@ -118,6 +118,10 @@ class Processes:
     def pids(self, component: str) -> tuple[int, ...]:
         return tuple(one.pid for one in self._children.get(component, ()) if one.running())
 
+    def members(self, component: str) -> frozenset[descendants.Member]:
+        """Every process of a component; reads all of /proc, so call it in a thread."""
+        return descendants.find(self._roots(component), f"{self._owner}:{component}")
+
     async def end(self, component: str, *, grace_s: float = descendants.GRACE_S) -> int:
         """Ends every process of a component, at most 10 s with the usual grace time; returns how many are left."""
         left = await self._end(self._roots(component), f"{self._owner}:{component}", grace_s)
@@ -211,6 +215,7 @@ def end_survivors(directory: Path, log: logs.Log) -> int:
 
     Blocks for at most 10 s. A recorded pid counts only with the same boot and start time.
     """
+    confine.Groups(confine.parent(owner(directory))).thaw_all()
     facts = _read(directory)
     roots = [descendants.Member(one.pid, one.start) for one in facts.values() if one.pid and one.boot_id == boot_id()]
     ending = descendants.Ending(lambda: descendants.find(roots, f"{owner(directory)}:"))

@@ -1,4 +1,4 @@
-"""UpdateState, RestartComponent and StopComponent (spec/ipc.md 3, spec/nucleus.md 2.9).
+"""UpdateState, RestartComponent, StopComponent, PauseComponent and ResumeComponent (spec/ipc.md 3, spec/nucleus.md 2.9).
 
 An unknown component is the error the model declares (ComponentNotFoundError), which every client can decode; the original
 sends ResourceNotFoundError there.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nucleus.host import confine
 from nucleus.ipc import call
 from nucleus.wire import rpc
 
@@ -33,6 +34,24 @@ def restart(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 def stop(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     name = _known(one, request["componentName"])
     return _status("stopStatus", one.ports.components.stop_component(name), f"cannot stop {name} now")
+
+
+async def pause(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    name = _known(one, request["componentName"])
+    try:
+        await one.ports.components.pause(name)
+    except confine.Unavailable as error:
+        raise rpc.OperationError("ServiceError", f"cannot pause {name}: {error}") from None
+    return {}
+
+
+async def resume(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    name = _known(one, request["componentName"])
+    try:
+        await one.ports.components.resume(name)
+    except confine.Unavailable as error:
+        raise rpc.OperationError("ServiceError", f"cannot resume {name}: {error}; it is restarted") from None
+    return {}
 
 
 def _known(one: call.Call, name: str) -> str:

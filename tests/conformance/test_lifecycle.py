@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from nucleus.core import configuration, desired, document, run_as
-from nucleus.core.component import HARD, SOFT, Component
+from nucleus.core.component import HARD, SOFT, Component, RunWith
 from nucleus.core.lifecycle import Effect, State
+from nucleus.host import confine, process
 from nucleus.store import configuration as configuration_store
 from tests.nucleus.actors import device as devices
 from tests.nucleus.actors import test_supervisor as supervision
@@ -285,6 +288,38 @@ async def test_15_user_when_a_default_is_set_then_it_runs_as_that_and_when_missi
 
         assert bench.work(A, "who") == "nobody\n"
         assert health.status_code == "INSTALL_MISSING_DEFAULT_RUNWITH"
+
+
+async def test_16_limits_when_they_change_then_applied_live_and_pause_freezes_until_resume(
+    bench: supervision.Bench,
+) -> None:
+    record = structs.replace(one(A, {"run": "while :; do echo >> beats; done"}), run_with=RunWith(memory_kb=200_000))
+    async with bench.running() as running:
+        running.adopt(record, Effect.START)
+        (pid,) = (await bench.settled(A, State.RUNNING)).pids
+        if "component.not_limited" in bench.log():
+            pytest.skip("no control groups can be written here")
+        running.adopt(structs.replace(record, run_with=RunWith(memory_kb=100_000, cpus=0.5)), Effect.KEEP)
+        await bench.until(A, lambda health: health.generation == 2)
+        assert (await bench.settled(A, State.RUNNING)).pids == (pid,)
+        assert _memory_limit(bench) == 100_000 * 1024
+
+        await running.pause(A)
+        size = (bench.places.work(A) / "beats").stat().st_size
+        assert (bench.places.work(A) / "beats").stat().st_size == size
+        await running.resume(A)
+        async with asyncio.timeout(10):
+            while (bench.places.work(A) / "beats").stat().st_size == size:  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.01)
+        await running.pause(A)  # and what is frozen can still be ended
+
+    assert bench.supervisor.health()[A].state is State.FINISHED
+
+
+def _memory_limit(bench: supervision.Bench) -> int:
+    group = confine.parent(process.owner(bench.places.processes))
+    places = (confine.ROOT / "memory" / group / A / "memory.limit_in_bytes", confine.ROOT / group / A / "memory.max")
+    return next(int(path.read_text()) for path in places if path.exists())
 
 
 async def test_17_health_when_errored_and_when_broken_then_code_and_reason_are_kept(bench: supervision.Bench) -> None:

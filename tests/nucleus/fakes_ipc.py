@@ -23,7 +23,8 @@ from nucleus.store import configuration as store
 PUBSUB = "aws.greengrass.ipc.pubsub"
 MQTT = "aws.greengrass.ipc.mqttproxy"
 CLI = "aws.greengrass.Cli"
-EVERYTHING = {service: {"p": {"operations": ["*"], "resources": ["*"]}} for service in (PUBSUB, MQTT, CLI)}
+LIFECYCLE = "aws.greengrass.ipc.lifecycle"
+EVERYTHING = {service: {"p": {"operations": ["*"], "resources": ["*"]}} for service in (PUBSUB, MQTT, CLI, LIFECYCLE)}
 
 
 class State(Enum):

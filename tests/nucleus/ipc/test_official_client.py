@@ -541,6 +541,23 @@ def test_restart_and_stop_when_unknown_then_component_not_found(official: Offici
         client.stop_component(component_name="test.Nobody")
 
 
+def test_pause_and_resume_when_allowed_then_done_and_a_refusal_says_why(
+    official: Official, world: fakes_ipc.World
+) -> None:
+    client = official()
+
+    client.pause_component(component_name="test.App")
+    assert world.components.paused == ["test.App"]
+    client.resume_component(component_name="test.App")
+    assert world.components.paused == []
+    world.components.stubborn.add("test.App")
+    with pytest.raises(model.ServiceError) as refused:
+        client.pause_component(component_name="test.App")
+    assert "only a RUNNING component can be paused" in str(refused.value.message)
+    with pytest.raises(model.UnauthorizedError):
+        official("test.Plain", access={}).pause_component(component_name="test.App")
+
+
 # ---- local deployments ---------------------------------------------------------------------------------------------------
 
 
