@@ -48,6 +48,16 @@ class Reports:
                 self._news.clear()
                 await self._news.wait()
 
+    async def until_waiting(self, text: str) -> str:
+        """Waits until a report says that it waits for something with this text in it; returns all of that."""
+        async with asyncio.timeout(10):
+            while True:
+                for _, _, details in self.seen:
+                    if text in details.get("marram-waiting-for", ""):
+                        return details["marram-waiting-for"]
+                self._news.clear()
+                await self._news.wait()
+
     async def report(self, record: deployments.Record, state: str, details: dict[str, str], /) -> bool:
         self.seen.append((record.id, state, details))
         self._news.set()

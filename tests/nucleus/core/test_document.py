@@ -151,3 +151,70 @@ def test_read_cloud_when_deadline_and_watch_come_from_tags_then_text_counts() ->
     found = document.read_cloud(full(marram={"deadline_s": "60", "watch_s": "2.5"}))
 
     assert (found.deadline_s, found.watch_s) == (60.0, 2.5)
+
+
+# ---- how components are asked, sub-deployments, our settings -----------------------------------------------------------
+
+
+def _cloud(**more: Any) -> dict[str, Any]:
+    return {
+        "deploymentId": "d1",
+        "configurationArn": "arn:aws:greengrass:us-east-1:123456789012:configuration:thinggroup/retry:1",
+        "creationTimestamp": 1,
+        **more,
+    }
+
+
+def test_read_when_policies_are_given_then_taken_and_else_the_defaults() -> None:
+    plain = document.read_cloud(_cloud())
+    given = document.read_cloud(
+        _cloud(
+            componentUpdatePolicy={"timeout": 120.0, "action": "SKIP_NOTIFY_COMPONENTS"},
+            configurationValidationPolicy={"timeout": 5},
+            marram={"regret_s": "30", "validation_timeout": "fail"},
+        )
+    )
+
+    assert (plain.update_action, plain.update_timeout_s, plain.validation_timeout_s) == (document.NOTIFY, 60.0, 60.0)
+    assert (plain.regret_s, plain.validation_silence_fails) == (600.0, False)
+    assert (given.update_action, given.update_timeout_s, given.validation_timeout_s) == (document.SKIP, 120.0, 5.0)
+    assert (given.regret_s, given.validation_silence_fails) == (30.0, True)
+
+
+def test_read_when_on_behalf_of_a_group_then_it_is_that_groups_deployment() -> None:
+    parent = "arn:aws:iot:us-east-1:123456789012:thinggroup/farm"
+
+    found = document.read_cloud(_cloud(parentTargetArn=parent, onBehalfOf=parent))
+
+    assert (found.group, found.on_behalf_of, found.parent_target) == ("thinggroup/farm", parent, parent)
+    assert found.configuration_arn.endswith("thinggroup/retry:1")
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ({"componentUpdatePolicy": {"action": "ASK"}}, "componentUpdatePolicy.action"),
+        ({"componentUpdatePolicy": {"timeout": -1}}, "componentUpdatePolicy.timeout"),
+        ({"componentUpdatePolicy": {"timeout": "soon"}}, "componentUpdatePolicy.timeout"),
+        (
+            {"configurationValidationPolicy": []} | {"configurationValidationPolicy": [1]},
+            "configurationValidationPolicy",
+        ),
+        ({"onBehalfOf": "arn:aws:iot:us-east-1:123456789012:thing/t1"}, "onBehalfOf"),
+        ({"onBehalfOf": 7}, "onBehalfOf"),
+        ({"marram": {"validation_timeout": "maybe"}}, "marram.validation_timeout"),
+        ({"marram": {"regret_s": "long"}}, "marram.regret_s"),
+    ],
+)
+def test_read_when_a_policy_is_wrong_then_the_key_is_named(more: dict[str, Any], key: str) -> None:
+    with pytest.raises(errors.NucleusError) as refused:
+        document.read_cloud(_cloud(**more))
+
+    assert refused.value.code == "DEPLOYMENT_DOCUMENT_NOT_VALID"
+    assert key in refused.value.detail
+
+
+def test_local_when_made_then_nobody_is_notified_and_validation_is_short() -> None:
+    made = document.local(local.LocalRequest(), deployment_id="d1", created_ms=1, running_roots={})
+
+    assert (made.update_action, made.validation_timeout_s) == (document.SKIP, 20.0)
