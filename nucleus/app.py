@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
 import os
-import secrets
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from nucleus import settings as start
-from nucleus import wiring
-from nucleus.actors import broker, deployer, deployment, fleet_status, preparation, supervisor
-from nucleus.core import builtin, configuration, desired, errors, status
+from nucleus import variables, wiring
+from nucleus.actors import (
+    bootstrap,
+    bootstrap_step,
+    broker,
+    consent,
+    deployer,
+    deployment,
+    fleet_status,
+    leaving,
+    planner,
+    preparation,
+    supervisor,
+    validation,
+)
+from nucleus.core import builtin, configuration, desired, errors, run_as, status
 from nucleus.core.lifecycle import Effect, Health
-from nucleus.host import files, logs, places, process
+from nucleus.host import cli_token, files, launch, lock, logs, notify, places, process
 from nucleus.ipc import ports, server
 from nucleus.store import components, deployments
 from nucleus.store import configuration as configuration_store
-from nucleus.uplink import artifacts, dataplane, http, listeners, mqtt, spool
-
-PATH_ALWAYS = ("/bin", "/usr/bin", "/sbin", "/usr/sbin")  # spec/nucleus.md 2.7
+from nucleus.uplink import artifacts, dataplane, http, listeners, mqtt, offline, spool
 
 
 def run(root: Path, config: Path | None = None) -> int:
@@ -35,14 +42,16 @@ def run(root: Path, config: Path | None = None) -> int:
     where = places.Places(root)
     for folder, mode in ((root, 0o755), (where.logs, 0o700), (where.config, 0o700), (where.processes, 0o700)):
         files.make_directory(folder, mode)
-    lock = _lock(root)
+    held = lock.take(root)
     try:
-        settings = start.read(config or root / "config.yaml", root)
         log = logs.Log("nucleus", directory=where.logs)
-        asyncio.run(Daemon(where, settings, log).run())
+        while True:
+            settings = start.read(config or root / start.FILE, root)
+            code = asyncio.run(Daemon(where, settings, log).run())
+            if code != leaving.AGAIN:
+                return code
     finally:
-        os.close(lock)
-    return 0
+        os.close(held)
 
 
 class Daemon:
@@ -52,35 +61,41 @@ class Daemon:
         self._places = where
         self._settings = settings
         self._log = log
+        self._leaving = leaving.Leaving()
+        self._notifier = notify.Notifier.from_environment(os.environ)
         self._cli_tokens: dict[str, str] = {}
         self._fleet: fleet_status.FleetStatus | None = None
 
-    async def run(self) -> None:
+    async def run(self) -> int:
         started = time.monotonic()
         ended = await asyncio.to_thread(process.end_survivors, self._places.processes, self._log)
         self._log.info("nucleus.starting", version=status.VERSION, pid=os.getpid(), survivors_ended=ended)
         self._build()
         self._deployer.restore()
-        self._write_cli_token()
+        try:
+            self._cli_tokens = cli_token.write(self._places, self._socket())
+        except errors.NucleusError as error:  # a full disk: the command line must wait, the components must not
+            self._log.error("cli.no_token", why=error.detail)
         if self._tokens is not None:
             await self._tokens.start()
         for one in desired.installed(self._configuration.tree).values():
             self._supervisor.adopt(one, Effect.START)
-        stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        self._leaving.on_signals()
         async with asyncio.TaskGroup() as group:
             work = [group.create_task(part) for part in self._parts()]
             supervision = group.create_task(self._supervisor.run())
             self._log.info("nucleus.started", milliseconds=round((time.monotonic() - started) * 1000))
-            await stopping.wait()  # no deadline: this is how long the daemon runs
-            self._log.info("nucleus.stopping")
+            self._notifier.tell("READY=1")
+            code = await self._leaving.asked()
+            self._notifier.ending(code)
+            self._log.info("nucleus.stopping", code=code)
             work[0].cancel()  # the deployer first: nothing may be started while everything is stopped
             self._supervisor.stop()
             await supervision
             for task in work:
                 task.cancel()
         self._log.info("nucleus.stopped")
+        return code
 
     # ---- building ------------------------------------------------------------------------------------------------
 
@@ -90,21 +105,22 @@ class Daemon:
         repaired = self._configuration.open()
         if repaired:
             log.warning("configuration.repaired", what=repaired)
-        self._take_file()
+        wiring.take_file(self._configuration, self._settings, log)
         nucleus = self._nucleus()
         device = desired.Device(
             root_path=str(where.root),
             thing_name=self._settings.thing,
             platform=start.detect_platform(nucleus.get("platformOverride") or {}),
         )
-        environment = self._environment(nucleus)
+        environment = variables.common(self._settings, nucleus, self._socket())
         self._supervisor = supervisor.Supervisor(
             where,
             environment,
-            _default_user(nucleus),
+            self._settings.fallback_user,
             log.bind(part="supervisor"),
             self._component_changed,
         )
+        self._supervisor.set_defaults(self._defaults())
         self._configuration.watch(("services", builtin.NUCLEUS, "configuration"), self._nucleus_changed)
         self._connect()
         self._store = components.ComponentStore(where)
@@ -136,10 +152,14 @@ class Daemon:
             "private_key": cloud.private_key,
             "root_ca": cloud.root_ca,
         }
-        endpoint = mqtt.Endpoint(host=cloud.mqtt_host, port=cloud.mqtt_port, client_id=cloud.thing, **identity)
         log = self._log.bind(part="uplink")
+        try:
+            self._http = http.Http(**identity)
+        except errors.NucleusError as error:  # a damaged certificate must not keep the components from running
+            log.error("uplink.impossible", why=error.detail)
+            return
+        endpoint = mqtt.Endpoint(host=cloud.mqtt_host, port=cloud.mqtt_port, client_id=cloud.thing, **identity)
         self._connection = mqtt.Connection(endpoint, spool.Spool(log), log)
-        self._http = http.Http(**identity)
         self._plane = dataplane.DataPlane(self._http, cloud.data_plane_url, cloud.thing)
 
     def _build_deployer(self, device: desired.Device) -> None:
@@ -147,8 +167,23 @@ class Daemon:
         if self._http is not None and self._plane is not None:
             fetcher = artifacts.Artifacts(self._http, self._plane, self._store)
         log = self._log.bind(part="deployer")
+        self._consent = consent.Consent(log.bind(part="consent"))
+        self._validation = validation.Validation(log.bind(part="consent"))
+        records = deployments.DeploymentStore(self._places)
         parts = deployment.Parts(
-            store=deployments.DeploymentStore(self._places),
+            store=records,
+            bootstrapper=bootstrap.Bootstrapper(
+                where=self._places,
+                launches=launch.Launches(self._places.root, under_loader=launch.LOADER_VARIABLE in os.environ),
+                steps=bootstrap_step.Steps(
+                    self._places, variables.common(self._settings, self._nucleus(), self._socket()), self._defaults
+                ),
+                records=records,
+                running=self._supervisor,
+                leave=self._leaving.ask,
+                nucleus=self._nucleus,
+                log=log.bind(part="bootstrap"),
+            ),
             configuration=self._configuration,
             components=self._store,
             supervisor=self._supervisor,
@@ -161,13 +196,18 @@ class Daemon:
                 tree=lambda: self._configuration.tree,
                 log=log,
             ),
+            consent=self._consent,
+            validation=self._validation,
             log=log,
         )
+        self._planner = planner.Planner(self._places, parts)
         self._deployer = deployer.Deployer(parts, sources={}, on_end=self._deployment_ended, log=log)
 
     def _build_cloud_side(self, connection: mqtt.Connection, device: desired.Device) -> None:
         thing, log = self._settings.thing, self._log.bind(part="uplink")
-        self._jobs = listeners.JobSource(connection, thing, self._deployer, log)
+        self._jobs = listeners.JobSource(
+            connection, thing, self._deployer, log, self._plane.warm if self._plane else None
+        )
         self._shadow = listeners.ShadowSource(connection, thing, self._deployer, log)
         self._deployer.add_source(deployments.JOB, self._jobs)
         self._deployer.add_source(deployments.SHADOW, self._shadow)
@@ -184,11 +224,13 @@ class Daemon:
 
     def _parts(self) -> list[Any]:
         """Everything that runs besides the supervisor; the deployer is the first."""
-        found: list[Any] = [self._deployer.run(), self._server.run()]
+        found: list[Any] = [self._notifier.watch_over(self._deployer.run()), self._server.run()]
         if self._connection is not None and self._fleet is not None:
             found += [self._connection.run(), self._jobs.run(), self._shadow.run(), self._fleet.run()]
         if self._tokens is not None:
             found.append(self._tokens.run())
+        if self._settings.provisioning is not None:
+            found.append(wiring.provision(self._settings, self._places, self._leaving, self._log).run())
         return found
 
     def _ports(self) -> ports.Ports:
@@ -197,8 +239,11 @@ class Daemon:
             configuration=self._configuration,
             components=self._supervisor,
             deployments=self._deployer,
-            uplink=self._connection or _Offline(),
+            uplink=self._connection or offline.Offline(),
             broker=self._broker,
+            consent=self._consent,
+            validation=self._validation,
+            plans=self._planner,
         )
 
     # ---- small questions -----------------------------------------------------------------------------------------
@@ -210,54 +255,14 @@ class Daemon:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def _take_file(self) -> None:
-        """Puts the file's configuration below everything a deployment has set (stamp 1, as defaults)."""
-        tree = self._configuration.tree
-        changes: list[configuration.Change] = []
-        services = {builtin.NUCLEUS: {"configuration": self._settings.nucleus}} | self._settings.services
-        for name, one in services.items():
-            values = one.get("configuration") if isinstance(one, dict) else None
-            if isinstance(values, dict) and values:
-                tree, made = configuration.merge(tree, ("services", name, "configuration"), values, 1, "file")
-                changes += made
-        if changes:
-            self._configuration.commit(tuple(changes))
-
-    def _environment(self, nucleus: dict[str, Any]) -> dict[str, str]:
-        """The variables of spec/nucleus.md 2.7 that are the same for all components."""
-        path = os.environ.get("PATH", "")
-        missing = [one for one in PATH_ALWAYS if one not in path.split(":")]
-        region = str(nucleus.get("awsRegion") or "us-east-1")
-        socket = str(self._socket())
-        short = len(socket.encode()) <= places.SOCKET_PATH_LIMIT
-        found = {
-            "PATH": ":".join(part for part in (path, *missing) if part),
-            "HOME": os.environ.get("HOME", "/"),
-            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH": socket,
-            "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT": socket if short else "../../ipc.socket",
-            "AWS_IOT_THING_NAME": self._settings.thing,
-            "AWS_REGION": region,
-            "AWS_DEFAULT_REGION": region,
-            "GGC_VERSION": status.VERSION,
-        }
-        if self._settings.cloud is not None:
-            found["GG_ROOT_CA_PATH"] = str(self._settings.cloud.root_ca)
-        return found
+    def _defaults(self) -> run_as.Defaults:
+        return run_as.defaults(self._nucleus(), self._settings.fallback_user)
 
     def _socket(self) -> Path:
         return Path(self._settings.socket) if self._settings.socket else self._places.socket
 
     def _identify(self, token: str) -> str | None:
         return self._cli_tokens.get(token) or self._supervisor.identify(token)
-
-    def _write_cli_token(self) -> None:
-        """Whoever may read the file may use the CLI: mode 0600 (spec/nucleus.md 8.1)."""
-        token = secrets.token_hex(16).upper()
-        user = os.getuid()
-        self._cli_tokens[token] = f"greengrass-cli#user-{user}"
-        files.make_directory(self._places.cli_tokens, 0o755)
-        body = {"cli_auth_token": token, "domain_socket_path": str(self._socket())}
-        files.write_durably(self._places.cli_tokens / f"user-{user}", json.dumps(body).encode(), 0o600)
 
     # ---- events between parts --------------------------------------------------------------------------------------
 
@@ -270,29 +275,4 @@ class Daemon:
             self._fleet.deployment_ended(record)
 
     def _nucleus_changed(self, _changes: tuple[configuration.Change, ...]) -> None:
-        self._supervisor.set_default_user(_default_user(self._nucleus()))
-
-
-class _Offline:
-    """The uplink of a device without cloud settings: refuses, with the reason."""
-
-    async def publish(self, topic: str, payload: bytes, qos: int = 1, **properties: Any) -> None:
-        raise errors.NucleusError("NETWORK_ERROR", f"cannot publish to {topic}: this nucleus has no cloud settings")
-
-    async def subscribe(self, filter_: str, qos: int, deliver: Any, /) -> ports.Cancel:
-        raise errors.NucleusError("NETWORK_ERROR", f"cannot subscribe to {filter_}: this nucleus has no cloud settings")
-
-
-def _default_user(nucleus: dict[str, Any]) -> str:
-    return str((nucleus.get("runWithDefault") or {}).get("posixUser") or "")
-
-
-def _lock(root: Path) -> int:
-    """Two nuclei in one root would run every component twice. The lock ends with the process, however it ends."""
-    descriptor = os.open(root / "nucleus.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise errors.NucleusError("IO_ERROR", f"cannot start: another nucleus is running in {root}") from None
-    return descriptor
+        self._supervisor.set_defaults(self._defaults())

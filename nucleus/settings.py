@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from msgspec import Struct
 
+from nucleus import identity
 from nucleus.core import errors
 
 FILE = "config.yaml"
@@ -38,6 +39,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     socket: str
     nucleus: dict[str, Any]
     services: dict[str, Any]
+    provisioning: dict[str, Any] | None = None  # how to get an identity (identity.order)
     fallback_user: str = ""  # of components for which nobody names a user
 
 
@@ -53,8 +55,10 @@ def read(path: Path, root: Path) -> Settings:
     services = _mapping(path, data, "services")
     name = next((one for one in NUCLEUS_NAMES if one in services), NUCLEUS_NAMES[0])
     nucleus = _mapping(path, _mapping(path, services, name), "configuration")
+    system, nucleus = identity.overlay(system, nucleus, root)
     thing = str(system.get("thingName") or "")
     return Settings(
+        provisioning=None if thing else identity.order(nucleus, services, root),
         cloud=_cloud(path, root, system, nucleus) if thing and nucleus.get("iotDataEndpoint") else None,
         thing=thing,
         socket=str(system.get("ipcSocketPath") or ""),

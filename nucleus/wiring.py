@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from nucleus import settings
-from nucleus.actors import token_exchange
-from nucleus.host import logs
+from nucleus import identity, settings
+from nucleus.actors import leaving, provisioning, token_exchange
+from nucleus.core import builtin, configuration, errors
+from nucleus.host import logs, places
 from nucleus.store import configuration as configuration_store
 from nucleus.uplink import http, mqtt
 
@@ -31,3 +33,32 @@ def exchange(
     made = token_exchange.TokenExchange(fetch, identify, store, environment, log.bind(part="token_exchange"))
     connection.on_connected(made.forget_failure)
     return made
+
+
+def provision(
+    found: settings.Settings, where: places.Places, leave: leaving.Leaving, log: logs.Log
+) -> provisioning.Provisioning:
+    """What gives this device its identity; the daemon then begins anew, for components carry its name and region."""
+
+    def done(values: dict[str, Any]) -> None:
+        identity.save(where.root, values)
+        leave.ask(leaving.AGAIN)
+
+    assert found.provisioning is not None
+    return provisioning.Provisioning(found.provisioning, done, log.bind(part="provisioning"))
+
+
+def take_file(store: configuration_store.ConfigurationStore, found: settings.Settings, log: logs.Log) -> None:
+    """Puts the file's configuration below everything a deployment has set (stamp 1, as defaults)."""
+    tree = store.tree
+    changes: list[configuration.Change] = []
+    services = {builtin.NUCLEUS: {"configuration": found.nucleus}} | found.services
+    for name, one in services.items():
+        values = one.get("configuration") if isinstance(one, dict) else None
+        if isinstance(values, dict) and values:
+            tree, made = configuration.merge(tree, ("services", name, "configuration"), values, 1, "file")
+            changes += made
+    try:
+        store.commit(changes)
+    except errors.NucleusError as error:  # a full disk: what was there before still holds
+        log.error("configuration.file_not_taken", code=error.code, why=error.detail)

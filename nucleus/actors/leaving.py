@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 
+AGAIN = -1  # the same process begins anew: the device has been given an identity
+
 
 class Leaving:
     """The first who asks sets the code; `marram nucleus run` and the loader act on it (100 restart, 101 reboot)."""
