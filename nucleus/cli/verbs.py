@@ -14,6 +14,7 @@ VERBS = (
     ("logs get", "nucleus.cli.logs_get:get", "Shows lines of log files chosen by filter and time window."),
     ("logs list-log-files", "nucleus.cli.logs_get:list_log_files", "Lists the log files of this device."),
     ("logs list-keywords", "nucleus.cli.logs_get:list_keywords", "Lists the keys that filters understand."),
+    ("doctor", "nucleus.cli.doctor:doctor", "Finds what is wrong with this device, each with a fix."),
     ("dev", "nucleus.cli.dev:dev", "Redeploys a component locally whenever one of its files is saved."),
     ("component", "", "Write, check, publish and look at components."),
     ("component lint", "nucleus.cli.component_lint:lint", "Finds all mistakes in recipes, with file, line and key."),

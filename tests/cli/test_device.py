@@ -109,3 +109,22 @@ def test_components_when_restarted_and_stopped_then_each_answer_is_told(root: Pa
 
     assert restarted.out == "com.a: SUCCEEDED\ncom.b: SUCCEEDED\n"
     assert marram.run("component", "stop", "-n", "ghost", "--root", root).code == exits.ERROR
+
+
+def test_doctor_when_the_nucleus_runs_then_it_says_so_and_changes_nothing(root: Path) -> None:
+    before = sorted((root / "config").iterdir())
+
+    shown = marram.run("doctor", "--root", root, "-o", "json")
+
+    found = {one["code"]: one for one in shown.json["items"]}
+    assert found["NUCLEUS"]["level"] == "ok"
+    assert shown.code == max({"ok": 0, "warning": 1, "error": 2}[one["level"]] for one in shown.json["items"])
+    assert all(one["fix"] for one in shown.json["items"] if one["level"] != "ok")
+    assert sorted((root / "config").iterdir()) == before
+
+
+def test_doctor_when_there_is_no_root_then_the_exit_code_is_2_and_the_fix_is_told(tmp_path: Path) -> None:
+    shown = marram.run("doctor", "--root", tmp_path / "none")
+
+    assert shown.code == 2
+    assert "fix: " in shown.out

@@ -17,6 +17,7 @@ OPERATOR_MAY = ("cloud.cli", "nucleus.cli", "nucleus.core", "nucleus.wire")
 STARTERS = {
     "nucleus.cli.nucleus_run": ("nucleus.app",),
     "nucleus.cli.selftest": ("nucleus.selftest",),
+    "nucleus.cli.doctor": ("nucleus.doctor",),
     "nucleus.cli.service_files": ("nucleus.host.launch",),
     "cloud.cli.service": ("cloud.app", "cloud.settings"),
 }
