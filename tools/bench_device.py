@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import statistics
 import tempfile
@@ -160,8 +161,18 @@ def _over(one: system.System, round_trip_s: float, wanted: dict[str, str], count
     config.write_text(plain)
     state = done["coreDeviceExecutionStatus"]
     what = "one-shot" if count == 1 else f"{count} components, none known"
-    trips = f"{took / round_trip_s:.1f} round trips"
-    return (f"{what} over a {round_trip_s * 1000:.0f} ms link", f"{took:.2f} s", f"created -> {state}, {trips}")
+    method = f"created -> {state}, {took / round_trip_s:.1f} round trips; {_prepared(log):.2f} s to resolve and prepare"
+    return (f"{what} over a {round_trip_s * 1000:.0f} ms link", f"{took:.2f} s", method)
+
+
+def _prepared(log: Path) -> float:
+    """Seconds between `deployment.started` and `deployment.committed` of the last deployment in a log."""
+    found = {}
+    for line in log.read_text().splitlines():
+        for event in ("deployment.started", "deployment.committed"):
+            if f" {event}." in line:
+                found[event] = datetime.datetime.fromisoformat(line.split(" ", 1)[0])
+    return (found["deployment.committed"] - found["deployment.started"]).total_seconds()
 
 
 def _graph() -> Row:

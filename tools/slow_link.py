@@ -40,7 +40,10 @@ async def _connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, p
         async with asyncio.TaskGroup() as group:
             group.create_task(_carry(reader, far_writer, round_trip_s / 2))
             group.create_task(_carry(far_reader, writer, round_trip_s / 2))
-    except* OSError:
+    except* (
+        OSError,
+        asyncio.CancelledError,
+    ):  # the end of the link: asyncio.streams complains about cancelled callbacks
         pass
     finally:
         for one in (writer, far_writer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import getpass
 import json
 import os
 import signal
@@ -139,6 +140,7 @@ class System:
             "greengrassDataPlaneEndpoint": "iotdata",
             "greengrassDataPlanePort": int(endpoints["device"].rsplit(":", 1)[1]),
             "mqtt": {"port": endpoints["mqtt"]["port"]},
+            "runWithDefault": {"posixUser": getpass.getuser()},
         }
         config = {"system": system, "services": {"aws.greengrass.Nucleus": {"configuration": nucleus}}}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
