@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+RESTART = 100  # the loader starts it again; without a loader the same process begins anew
 AGAIN = -1  # the same process begins anew: the device has been given an identity
 
 
