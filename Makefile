@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench crash train clean
+.PHONY: demo test check format bench crash conformance walk train clean
 
 demo: .venv/.stamp
 	$(BIN)/marram demo
@@ -27,6 +27,12 @@ bench: .venv/.stamp
 
 crash: .venv/.stamp
 	$(BIN)/python -m tools.crash
+
+conformance: .venv/.stamp
+	$(BIN)/python -m tools.conformance -- $(ARGS)
+
+walk: .venv/.stamp
+	$(BIN)/python -m tools.walk
 
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'
