@@ -53,6 +53,11 @@ class Lives:
         self._adopted.append((record.name, effect, self._generation))
         return self._generation
 
+    @property
+    def behind(self) -> bool:
+        """Whether records were adopted that the lives do not know of yet."""
+        return bool(self._adopted)
+
     def handle(self) -> None:
         """What the actor does before anything else may happen to components."""
         while self._adopted:
