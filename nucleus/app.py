@@ -48,7 +48,8 @@ def run(root: Path, config: Path | None = None) -> int:
         while True:
             settings = start.read(config or root / start.FILE, root)
             code = asyncio.run(Daemon(where, settings, log).run())
-            if code != leaving.AGAIN:
+            by_itself = code == leaving.RESTART and launch.LOADER_VARIABLE not in os.environ
+            if code != leaving.AGAIN and not by_itself:
                 return code
     finally:
         os.close(held)
