@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nucleus.core import errors
+from nucleus.uplink import claim
 
 LATER = 75  # EX_TEMPFAIL
 SYSTEM = ("thingName", "certificateFilePath", "privateKeyPath", "rootCaPath")
@@ -53,8 +54,6 @@ def checked(found: Any) -> dict[str, Any]:
 
 def _provision(order: Mapping[str, Any]) -> Any:
     if "claim" in order:
-        from nucleus.uplink import claim  # only here: plug-ins do without awscrt
-
         return claim.provision(order["claim"], Path(order["root"]))
     try:
         return _function(str(order["plugin"]))(dict(order.get("parameters") or {}))
