@@ -220,6 +220,7 @@ class Daemon:
             health=self._supervisor.health,
             log=log,
         )
+        self._telemetry = wiring.measuring(connection, thing, self._places, self._supervisor, self._nucleus, self._log)
         connection.on_connected(self._deployer.wake_reports)
         connection.on_connected(self._fleet.connected)
 
@@ -228,6 +229,7 @@ class Daemon:
         found: list[Any] = [self._notifier.watch_over(self._deployer.run()), self._server.run()]
         if self._connection is not None and self._fleet is not None:
             found += [self._connection.run(), self._jobs.run(), self._shadow.run(), self._fleet.run()]
+            found.append(self._telemetry.run())
         if self._tokens is not None:
             found.append(self._tokens.run())
         if self._settings.provisioning is not None:

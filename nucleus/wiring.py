@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from nucleus import identity, settings
-from nucleus.actors import leaving, provisioning, token_exchange
+from nucleus.actors import leaving, provisioning, supervisor, telemetry, token_exchange
 from nucleus.core import builtin, configuration, errors
+from nucleus.core import telemetry as telemetry_words
 from nucleus.host import logs, places
 from nucleus.store import configuration as configuration_store
 from nucleus.uplink import http, mqtt
@@ -46,6 +47,25 @@ def provision(
 
     assert found.provisioning is not None
     return provisioning.Provisioning(found.provisioning, done, log.bind(part="provisioning"))
+
+
+def measuring(
+    connection: mqtt.Connection,
+    thing: str,
+    where: places.Places,
+    running: supervisor.Supervisor,
+    nucleus: Callable[[], dict[str, Any]],
+    log: logs.Log,
+) -> telemetry.Telemetry:
+    """The telemetry of a device with a cloud; its settings may change at any time."""
+    return telemetry.Telemetry(
+        connection,
+        thing=thing,
+        folder=where.root / "telemetry",
+        health=running.health,
+        settings=lambda: telemetry_words.read(nucleus()),
+        log=log.bind(part="telemetry"),
+    )
 
 
 def take_file(store: configuration_store.ConfigurationStore, found: settings.Settings, log: logs.Log) -> None:
