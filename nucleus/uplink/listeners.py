@@ -144,7 +144,7 @@ class JobSource:
     def _next(self, message: mqtt.IncomingMessage) -> None:
         try:
             answer = jobs.read_next(message.payload)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             self._log.error("job.unreadable", why=str(error))
             return
         execution = answer.execution
@@ -234,6 +234,9 @@ class ShadowSource:
             return  # our own report, or older than what we have seen
         self._version = version
         config, wanted = desired.get("fleetConfig"), desired.get("desiredStatus")
+        if config is None and wanted is not None and message.topic.endswith("/update/accepted"):
+            self._ask.set()  # an update tells only what changed: which deployment is meant stands in the whole shadow
+            return
         if not isinstance(config, str) or wanted not in (status.SUCCEEDED, status.CANCELED):
             return
         arn = str(_object(config.encode()).get("configurationArn") or "")

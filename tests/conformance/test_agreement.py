@@ -277,6 +277,25 @@ async def test_41_submit_when_a_newer_shadow_deployment_comes_then_queued_and_ru
     assert installed(device) == {A: "3.0.0"}
 
 
+async def test_42_resume_when_the_same_shadow_deployment_is_told_again_early_then_not_cancelled(tmp_path: Path) -> None:
+    device = devices.Device(tmp_path / "root")
+    device.publish(recipe(A, "1.0.0", {"Startup": "while ! test -e ../../go; do sleep 0.02; done"}))
+    async with device.running():
+        record = device.submit({A: "1.0.0"}, source=deployments.SHADOW)
+        await device.until(A, "STARTING")
+    again = devices.Device(tmp_path / "root")
+    async with again.running():
+        told = deployments.Record(document=record.document, source=deployments.SHADOW, carrier=record.carrier)
+        again.deployer.submit(told)
+        await again.until(A, "STARTING")
+        again.deployer.submit(told)
+        (again.places.root / "go").touch()
+        result = await again.end_of(record.id)
+
+    assert result.status == "SUCCEEDED"
+    assert installed(again) == {A: "1.0.0"}
+
+
 # ---- 43, 44: what a document may require -------------------------------------------------------------------------------
 
 
