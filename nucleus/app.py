@@ -24,7 +24,7 @@ from nucleus.actors import (
     supervisor,
     validation,
 )
-from nucleus.core import builtin, configuration, desired, errors, run_as, status
+from nucleus.core import builtin, configuration, desired, errors, log_settings, run_as, status
 from nucleus.core.lifecycle import Effect, Health
 from nucleus.host import cli_token, files, launch, lock, logs, notify, places, process
 from nucleus.ipc import ports, server
@@ -108,6 +108,7 @@ class Daemon:
             log.warning("configuration.repaired", what=repaired)
         wiring.take_file(self._configuration, self._settings, log)
         nucleus = self._nucleus()
+        log.style.adopt(log_settings.read(nucleus))
         device = desired.Device(
             root_path=str(where.root),
             thing_name=self._settings.thing,
@@ -177,7 +178,10 @@ class Daemon:
                 where=self._places,
                 launches=launch.Launches(self._places.root, under_loader=launch.LOADER_VARIABLE in os.environ),
                 steps=bootstrap_step.Steps(
-                    self._places, variables.common(self._settings, self._nucleus(), self._socket()), self._defaults
+                    self._places,
+                    variables.common(self._settings, self._nucleus(), self._socket()),
+                    self._defaults,
+                    self._log.style,
                 ),
                 records=records,
                 running=self._supervisor,
@@ -279,3 +283,4 @@ class Daemon:
 
     def _nucleus_changed(self, _changes: tuple[configuration.Change, ...]) -> None:
         self._supervisor.set_defaults(self._defaults())
+        self._log.style.adopt(log_settings.read(self._nucleus()))

@@ -13,11 +13,15 @@ from nucleus.host import files, logs, places, process, users
 
 
 class Steps(Struct, frozen=True):
-    """`environment` are the variables all components have in common, `defaults` who runs what names no user."""
+    """`environment` are the variables all components have in common, `defaults` who runs what names no user.
+
+    `style` is that of the daemon's log.
+    """
 
     places: places.Places
     environment: Mapping[str, str]
     defaults: Callable[[], run_as.Defaults]
+    style: logs.Style | None = None
 
     async def run(self, one: component.Component) -> int:
         """The step's exit code, whatever it is (minus a signal's number).
@@ -39,7 +43,7 @@ class Steps(Struct, frozen=True):
 
     async def _to_its_end(self, order: process.Order, timeout_s: float, name: str) -> int:
         processes = process.Processes(self.places.processes)
-        writer = logs.output(self.places.logs / f"{name}.log", name)
+        writer = logs.output(self.places.logs / f"{name}.log", name, self.style)
 
         def sink(stream: str, lines: list[str]) -> None:
             writer.write(stream, lines, phase=bootstrap.PHASE, state="")

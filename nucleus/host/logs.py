@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nucleus.core import log_settings
+
 FILE_BYTES = 1024 * 1024  # `fileSizeKB`
 TOTAL_BYTES = 10 * 1024 * 1024  # `totalLogsSizeKB`, of one family of files
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40}
@@ -24,13 +26,31 @@ TEXT, JSON = "TEXT", "JSON"
 DAEMON_FILE = "greengrass.log"  # the name everybody of this field looks for
 
 
+class Style:
+    """How lines are written and files kept; shared by the logs of one daemon, so that a change holds for all at once."""
+
+    def __init__(
+        self, *, form: str = TEXT, level: str = "INFO", file_bytes: int = FILE_BYTES, total_bytes: int = TOTAL_BYTES
+    ) -> None:
+        self.form = form
+        self.level = LEVELS[level]
+        self.file_bytes = file_bytes
+        self.total_bytes = total_bytes
+
+    def adopt(self, found: log_settings.LogSettings) -> None:
+        """From the next line on; the level is that of the daemon's events, what components write is never left out."""
+        self.form = found.form
+        self.level = LEVELS[found.level]
+        self.file_bytes = found.file_kb * 1024
+        self.total_bytes = found.total_kb * 1024
+
+
 class RotatedFile:
     """`<stem>.log`, moved to `<stem>_yyyy_MM_dd_HH_<i>.log` when it is full; the oldest go when all are too large."""
 
-    def __init__(self, path: Path, *, file_bytes: int = FILE_BYTES, total_bytes: int = TOTAL_BYTES) -> None:
+    def __init__(self, path: Path, style: Style) -> None:
         self._path = path
-        self._file_bytes = file_bytes
-        self._total_bytes = total_bytes
+        self._style = style
         self._descriptor = -1
         self._size = 0
         self._torn = False
@@ -60,7 +80,7 @@ class RotatedFile:
 
     def _make_room(self, size: int) -> None:
         self._open()
-        if self._size and self._size + size > self._file_bytes:
+        if self._size and self._size + size > self._style.file_bytes:
             self.close()
             self._path.rename(self._next_name())
             self._delete_oldest()
@@ -94,7 +114,7 @@ class RotatedFile:
         files = self._rotated()
         sizes = [path.stat().st_size for path in files]
         for path, size in zip(files, sizes, strict=True):
-            if sum(sizes) + self._file_bytes <= self._total_bytes:
+            if sum(sizes) + self._style.file_bytes <= self._style.total_bytes:
                 break
             path.unlink(missing_ok=True)
             sizes.remove(size)
@@ -103,10 +123,9 @@ class RotatedFile:
 class _Target:
     """Where lines of one log go, and from which level on."""
 
-    def __init__(self, file: RotatedFile | None, form: str, level: str) -> None:
+    def __init__(self, file: RotatedFile | None, style: Style) -> None:
         self.file = file
-        self.form = form
-        self.level = LEVELS[level]
+        self.style = style
 
     def write(self, line: str) -> None:
         if self.file is None:
@@ -116,7 +135,7 @@ class _Target:
         if self.file.write(line.encode(errors="replace") + b"\n") and lost:
             self.file.lost = 0
             self.file.write(
-                format_line(self.form, "WARN", "log", "log.lines_lost", "", {"lines": lost}).encode() + b"\n"
+                format_line(self.style.form, "WARN", "log", "log.lines_lost", "", {"lines": lost}).encode() + b"\n"
             )
 
 
@@ -131,21 +150,18 @@ class Log:
         component: str = "nucleus",
         *,
         directory: Path | None = None,
-        form: str = TEXT,
-        level: str = "INFO",
-        file_bytes: int = FILE_BYTES,
-        total_bytes: int = TOTAL_BYTES,
+        style: Style | None = None,
     ) -> None:
-        file = None
-        if directory is not None:
-            file = RotatedFile(directory / DAEMON_FILE, file_bytes=file_bytes, total_bytes=total_bytes)
+        self.style = style or Style()
+        file = RotatedFile(directory / DAEMON_FILE, self.style) if directory is not None else None
         self._component = component
         self._fields: dict[str, Any] = {}
-        self._target = _Target(file, form, level)
+        self._target = _Target(file, self.style)
 
     def bind(self, **fields: Any) -> Log:
         bound = Log.__new__(Log)
         bound._component = self._component
+        bound.style = self.style
         bound._fields = {**self._fields, **fields}
         bound._target = self._target
         return bound
@@ -167,20 +183,18 @@ class Log:
             self._target.file.close()
 
     def _write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
-        if LEVELS[level] < self._target.level:
+        if LEVELS[level] < self.style.level:
             return
-        self._target.write(
-            format_line(self._target.form, level, self._component, event, "", {**self._fields, **fields})
-        )
+        self._target.write(format_line(self.style.form, level, self._component, event, "", {**self._fields, **fields}))
 
 
 class Output:
     """The log file of one component: its standard output as INFO, its standard error as WARN."""
 
-    def __init__(self, file: RotatedFile, component: str, form: str) -> None:
+    def __init__(self, file: RotatedFile, component: str, style: Style) -> None:
         self._file = file
         self._component = component
-        self._form = form
+        self._style = style
 
     def write(self, stream: str, lines: list[str], *, phase: str, state: str) -> None:
         """Appends lines that a script wrote; `stream` is stdout or stderr."""
@@ -190,22 +204,23 @@ class Output:
             "currentState": state,
         }
         level = "INFO" if stream == "stdout" else "WARN"
-        text = "".join(format_line(self._form, level, self._component, stream, line, contexts) + "\n" for line in lines)
+        text = "".join(
+            format_line(self._style.form, level, self._component, stream, line, contexts) + "\n" for line in lines
+        )
         lost = self._file.lost
         if self._file.write(text.encode(errors="replace"), len(lines)) and lost:
             self._file.lost = 0
-            told = format_line(self._form, "WARN", self._component, "log.lines_lost", "", {"lines": lost})
+            told = format_line(self._style.form, "WARN", self._component, "log.lines_lost", "", {"lines": lost})
             self._file.write(told.encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()
 
 
-def output(
-    path: Path, component: str, *, form: str = TEXT, file_bytes: int = FILE_BYTES, total_bytes: int = TOTAL_BYTES
-) -> Output:
-    """The writer for a component's output; `path` is `logs/<component>.log`."""
-    return Output(RotatedFile(path, file_bytes=file_bytes, total_bytes=total_bytes), component, form)
+def output(path: Path, component: str, style: Style | None = None) -> Output:
+    """The writer for a component's output; `path` is `logs/<component>.log`, `style` that of the daemon's log."""
+    style = style or Style()
+    return Output(RotatedFile(path, style), component, style)
 
 
 def format_line(form: str, level: str, logger: str, event: str, message: str, fields: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nucleus.core import log_settings
 from nucleus.host import logs
 
 
@@ -33,7 +34,7 @@ def test_text_when_an_event_is_logged_then_the_field_s_line(tmp_path: Path) -> N
 
 
 def test_json_when_an_event_is_logged_then_the_field_s_keys(tmp_path: Path) -> None:
-    logs.Log("nucleus", directory=tmp_path, form=logs.JSON).error("component.exited", code=3)
+    logs.Log("nucleus", directory=tmp_path, style=logs.Style(form=logs.JSON)).error("component.exited", code=3)
 
     record = json.loads((tmp_path / logs.DAEMON_FILE).read_text())
     assert set(record) == {
@@ -43,7 +44,7 @@ def test_json_when_an_event_is_logged_then_the_field_s_keys(tmp_path: Path) -> N
 
 
 def test_level_when_below_then_nothing(tmp_path: Path) -> None:
-    log = logs.Log(directory=tmp_path, level="WARN")
+    log = logs.Log(directory=tmp_path, style=logs.Style(level="WARN"))
 
     log.info("nucleus.started")
     log.debug("nucleus.started")
@@ -77,7 +78,7 @@ def test_output_when_a_script_writes_then_level_and_contexts(tmp_path: Path) -> 
 
 
 def test_rotation_when_a_file_is_full_then_moved_and_no_line_lost(tmp_path: Path) -> None:
-    file = logs.RotatedFile(tmp_path / "a.log", file_bytes=100, total_bytes=10_000)
+    file = logs.RotatedFile(tmp_path / "a.log", logs.Style(file_bytes=100, total_bytes=10_000))
 
     for number in range(50):
         assert file.write(f"line {number}\n".encode())
@@ -92,7 +93,7 @@ def test_rotation_when_a_file_is_full_then_moved_and_no_line_lost(tmp_path: Path
 def test_rotation_when_the_total_is_reached_then_the_oldest_go_and_other_families_stay(tmp_path: Path) -> None:
     other = tmp_path / "a_b_2020_01_01_00_0.log"
     other.write_text("x" * 1000)
-    file = logs.RotatedFile(tmp_path / "a.log", file_bytes=100, total_bytes=300)
+    file = logs.RotatedFile(tmp_path / "a.log", logs.Style(file_bytes=100, total_bytes=300))
 
     for number in range(200):
         file.write(f"line {number}\n".encode())
@@ -105,7 +106,7 @@ def test_rotation_when_the_total_is_reached_then_the_oldest_go_and_other_familie
 
 def test_rotation_when_opened_again_then_it_goes_on_in_the_same_file(tmp_path: Path) -> None:
     for number in range(3):
-        file = logs.RotatedFile(tmp_path / "a.log", file_bytes=100, total_bytes=300)
+        file = logs.RotatedFile(tmp_path / "a.log", logs.Style(file_bytes=100, total_bytes=300))
         file.write(f"{number}\n".encode())
         file.close()
 
@@ -131,3 +132,25 @@ def test_write_when_the_folder_cannot_be_made_then_the_caller_never_knows(tmp_pa
 
     logs.Log(directory=tmp_path / "file").info("component.first")
     logs.output(tmp_path / "file" / "A.log", "A").write("stdout", ["x"], phase="run", state="RUNNING")
+
+
+def test_style_when_it_is_changed_then_every_log_follows_from_the_next_line_on(tmp_path: Path) -> None:
+    log = logs.Log("nucleus", directory=tmp_path)
+    bound, writer = log.bind(part="x"), logs.output(tmp_path / "A.log", "A", log.style)
+    bound.info("first")
+    writer.write("stdout", ["one"], phase="run", state="RUNNING")
+
+    log.style.adopt(log_settings.LogSettings(level="ERROR", form="JSON", file_kb=1, total_kb=3))
+    bound.info("left.out")
+    bound.error("second")
+    for number in range(100):
+        writer.write("stdout", [f"line {number}"], phase="run", state="RUNNING")
+
+    lines = read(tmp_path / logs.DAEMON_FILE)
+    assert "first" in lines[0]
+    assert json.loads(lines[1])["eventType"] == "second"
+    assert len(lines) == 2
+    mine = list(tmp_path.glob("A*.log"))
+    assert json.loads(read(tmp_path / "A.log")[-1])["message"] == "line 99"
+    assert 1 < len(mine) <= 4
+    assert sum(path.stat().st_size for path in mine) <= 3 * 1024
