@@ -25,6 +25,7 @@ T = TypeVar("T")
 Say = Callable[[str], None]
 
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
+LOCAL_ONCE_S = 5.0
 DOWNLOADS_AT_ONCE = 4
 
 
@@ -47,7 +48,9 @@ class Preparation:
         fetcher: artifacts.Artifacts | None,
         tree: Callable[[], configuration.Tree],
         log: logs.Log,
+        local_once_s: float = LOCAL_ONCE_S,
     ) -> None:
+        self._local_once_s = local_once_s
         self._places = where
         self._device = device
         self._store = store
@@ -73,7 +76,7 @@ class Preparation:
 
     async def prepare(self, record: deployments.Record, say: Say, cancelled: asyncio.Event) -> Ready:
         """Raises NucleusError; everything done so far (downloads) is kept for the next try."""
-        retry = _Retry(record.document, say, cancelled)
+        retry = _Retry(record, say, cancelled, self._local_once_s)
         resolved = await self._resolve(record, retry, say)
         limit = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
         say("downloading artifacts")
@@ -86,7 +89,7 @@ class Preparation:
         self, record: deployments.Record, say: Say, cancelled: asyncio.Event
     ) -> dict[str, negotiate.Candidate]:
         """The components and versions of a deployment, dependencies first; notes the device's groups in the record."""
-        return await self._resolve(record, _Retry(record.document, say, cancelled), say)
+        return await self._resolve(record, _Retry(record, say, cancelled, self._local_once_s), say)
 
     async def _resolve(self, record: deployments.Record, retry: _Retry, say: Say) -> dict[str, negotiate.Candidate]:
         missing = sorted(set(record.document.capabilities) - document.CAPABILITIES)
@@ -128,7 +131,7 @@ class Preparation:
             return None
         try:
             if record.source == deployments.LOCAL:
-                return tuple(sorted(await plane.thing_groups()))
+                return tuple(sorted(await retry.once(plane.thing_groups)))
             return tuple(sorted(await retry.until_answered(plane.thing_groups, "this device's thing groups")))
         except errors.NucleusError as error:
             if record.source != deployments.LOCAL and error.code != "ACCESS_DENIED":
@@ -178,7 +181,7 @@ class Preparation:
         version = local.version if local else None
         if local is not None:
             try:
-                found = await plane.resolve(ask, self._device.platform, version)
+                found = await retry.once(lambda: plane.resolve(ask, self._device.platform, version))
             except errors.NucleusError as error:
                 self._log.warning("resolve.fell_back", component=ask.name, version=version, why=error.detail)
                 return local
@@ -234,10 +237,20 @@ def _check_users(wanted: document.Document) -> None:
 class _Retry:
     """The one retry loop of deployments: exponential with jitter, until the deadline of the document."""
 
-    def __init__(self, wanted: document.Document, say: Say, cancelled: asyncio.Event) -> None:
+    def __init__(self, record: deployments.Record, say: Say, cancelled: asyncio.Event, local_once_s: float) -> None:
+        wanted = record.document
         self._until = time.monotonic() + wanted.deadline_s if wanted.deadline_s else float("inf")
+        self._once_s = local_once_s if record.source == deployments.LOCAL else None
         self._say = say
         self._cancelled = cancelled
+
+    async def once(self, call: Callable[[], Awaitable[T]]) -> T:
+        """One try where there is another way; short for a local deployment: a network may swallow everything."""
+        try:
+            async with asyncio.timeout(self._once_s):
+                return await call()
+        except TimeoutError:
+            raise dataplane.Unavailable("NETWORK_ERROR", f"no answer of the cloud within {self._once_s} s") from None
 
     async def until_answered(self, call: Callable[[], Awaitable[T]], what: str) -> T:
         pause = RETRY_FIRST_S

@@ -90,6 +90,7 @@ class Device:
         configuration: configuration_store.ConfigurationStore | None = None,
         write_again_s: float = deployment.WRITE_AGAIN_S,
         plane: Plane | None = None,
+        local_once_s: float = preparation.LOCAL_ONCE_S,
     ) -> None:
         self.places = places.Places(root)
         for folder in (root, self.places.logs, self.places.config, self.places.processes):
@@ -114,7 +115,7 @@ class Device:
             configuration=self.configuration,
             components=self.store,
             supervisor=self.supervisor,
-            preparation=self._preparation(plane),
+            preparation=self._preparation(plane, local_once_s),
             consent=self.consent,
             validation=self.validation,
             log=self.log,
@@ -127,12 +128,13 @@ class Device:
             log=self.log,
         )
 
-    def _preparation(self, plane: Plane | None) -> preparation.Preparation:
+    def _preparation(self, plane: Plane | None, local_once_s: float) -> preparation.Preparation:
         return preparation.Preparation(
             where=self.places,
             device=desired.Device(root_path=str(self.places.root), thing_name="t1", platform=PLATFORM),
             store=self.store,
             plane=plane,  # type: ignore[arg-type]  # has what preparation asks
+            local_once_s=local_once_s,
             fetcher=None,
             tree=lambda: self.configuration.tree,
             log=self.log,

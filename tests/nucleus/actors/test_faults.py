@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from nucleus.core import configuration, desired, document, errors, local
+from nucleus.core import configuration, desired, document, errors, local, negotiate
 from nucleus.host import places
 from nucleus.store import configuration as configuration_store
 from nucleus.store import deployments
@@ -329,6 +331,30 @@ async def test_create_local_when_several_are_queued_then_each_keeps_what_the_oth
 
     assert [one.status for one in ends] == ["SUCCEEDED"] * 3
     assert set(installed(device)) == {A, B, C}
+
+
+class Silent(devices.Plane):
+    """A network that swallows everything."""
+
+    async def thing_groups(self) -> set[str]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def resolve(self, ask: negotiate.Ask, platform: Mapping[str, str], local: str | None) -> negotiate.Candidate:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_create_local_when_the_network_swallows_everything_then_goes_on_without_the_cloud(tmp_path: Path) -> None:
+    """aws-greengrass-nucleus pull 810, 1049: local deployments wait for the cloud."""
+    device = devices.Device(tmp_path / "root", plane=Silent(None), local_once_s=0.05)
+    device.publish(recipe(A, "1.0.0", STAYS, **NEEDS_B), recipe(B, "1.0.0", STAYS))
+    folder = str(device.places.root / "published")
+    async with device.running():
+        mine = await device.deployer.create_local(local.LocalRequest(add={A: "1.0.0"}, recipe_directory=folder), "cli")
+
+        assert (await device.end_of(mine)).status == "SUCCEEDED"
+    assert installed(device) == {A: "1.0.0", B: "1.0.0"}
 
 
 async def test_create_local_when_a_job_is_queued_then_both_end_and_keep_their_groups(device: devices.Device) -> None:
