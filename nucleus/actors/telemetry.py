@@ -63,8 +63,9 @@ class Telemetry:
         self._components: list[dict[str, float]] = []
 
     async def run(self) -> None:
-        """Samples, aggregates and publishes until cancelled."""
+        """Samples, aggregates and publishes until cancelled; what became due while it was off is told at once."""
         held = self._load()
+        await self._publish_if_due(held, self._settings())
         measure()  # the first CPU usage has no time to refer to
         since = time.monotonic()
         while True:
@@ -78,8 +79,11 @@ class Telemetry:
             if time.monotonic() - since >= settings.aggregate_s:
                 since = time.monotonic()
                 self._aggregate(held)
-            if telemetry.is_due(_now_ms(), held.published_ms, settings.publish_s):
-                await self._publish(held)
+            await self._publish_if_due(held, settings)
+
+    async def _publish_if_due(self, held: Held, settings: telemetry.Settings) -> None:
+        if settings.enabled and telemetry.is_due(_now_ms(), held.published_ms, settings.publish_s):
+            await self._publish(held)
 
     def _aggregate(self, held: Held) -> None:
         held.aggregates += telemetry.aggregates(_now_ms(), self._system, self._components)
