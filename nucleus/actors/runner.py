@@ -12,9 +12,9 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, assert_never
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from nucleus.actors import confiner, starter
+from nucleus.actors import carer, confiner, starter
 from nucleus.core import component, lifecycle, run_as, scripts
 from nucleus.core.lifecycle import Event, Kind, Phase, State
 from nucleus.host import confine, logs, process
@@ -54,6 +54,7 @@ class Runner:
         self._tools: starter.Tools | None = None
         self._starter: starter.Starter | None = None
         self._confiner: confiner.Confiner | None = None
+        self._carer: carer.Carer | None = None
         self._output: logs.Output | None = None
         self._tasks: dict[Phase, asyncio.Task[None]] = {}
         self._clocks: dict[Phase, _Clock] = {}
@@ -64,7 +65,9 @@ class Runner:
         self._tools = tools
         self._starter = starter.Starter(tools, self.token)
         self._confiner = confiner.Confiner(self.record.name, tools.groups, tools.processes, tools.group, tools.log)
-        self._output = logs.output(tools.places.logs / f"{self.record.name}.log", self.record.name)
+        self._carer = carer.Carer(self.record.name, tools, self._probe, self.is_paused)
+        self._carer.take(self.record)
+        self._output = logs.output(tools.places.logs / f"{self.record.name}.log", self.record.name, tools.log.style)
 
     def close(self) -> None:
         self.cancel()
@@ -75,6 +78,8 @@ class Runner:
 
     def cancel(self) -> None:
         """Forgets every script; what they started runs on until it is ended."""
+        if self._carer is not None:
+            self._carer.cancel()
         if self._confiner is not None:
             self._confiner.let_go()
         for task in self._tasks.values():
@@ -99,6 +104,23 @@ class Runner:
                         self._clocks[Phase.STARTUP].timeout.reschedule(None)
                 case _:
                     assert_never(command)
+        if self._carer is not None:
+            self._carer.follow(self.life.state)
+
+    def life_by_policy(self) -> lifecycle.Life:
+        """The life with the newest record's rules for errors."""
+        assert self._carer is not None
+        self._carer.take(self.record)
+        policy = self._carer.wish.restart
+        reset_s = policy.reset_s if policy.reset_s is not None else scripts.error_reset_s(self.record)
+        return lifecycle.with_error_rules(self.life, reset_s, policy.max_failures)
+
+    def beat(self) -> bool:
+        """The component reported RUNNING; True if that was only its heartbeat."""
+        return self._carer is not None and self._carer.beat(self.life.state)
+
+    def is_paused(self) -> bool:
+        return self._confiner is not None and self._confiner.paused
 
     def limit(self) -> None:
         """Applies the newest record's limits, also to what runs."""
@@ -139,6 +161,8 @@ class Runner:
             return ""
         if phase is Phase.KILL:
             return "the end of its processes"
+        if self._carer is not None and self._carer.waiting_for():
+            return self._carer.waiting_for()
         clock = self._clocks.get(phase)
         if clock is None:
             return f"{phase.value.capitalize()} script"
@@ -162,7 +186,12 @@ class Runner:
         """Runs a phase's script to its end and tells how it ended."""
         assert self._tools is not None
         assert self._starter is not None
+        assert self._carer is not None
         done, nothing, failed = OUTCOMES[phase]
+        if phase in (Phase.INSTALL, Phase.STARTUP):
+            await self._carer.back_off(self.life)
+            if self.life.doing is not phase:
+                return  # something else was asked for meanwhile
         try:
             script = scripts.read(self._used, phase)
             if script is None or self._starter.skips(self._used, script):
@@ -184,11 +213,12 @@ class Runner:
     async def _to_its_end(self, phase: Phase, script: scripts.Script) -> None:
         """Returns after exit code 0. Raises starter.Failure otherwise."""
         assert self._tools is not None
+        assert self._carer is not None
         last: dict[str, str] = {}
         child = await self._start(phase, script, last)
         self._tools.log.info("component.script_started", component=self._used.name, script=phase.value, pid=child.pid)
         if phase is Phase.RUN:
-            await self._tools.post(self.record.name, Event(Kind.RUN_SPAWNED))
+            await self._carer.spawned()
         try:
             async with asyncio.timeout(script.timeout_s or None) as timeout:
                 self._clocks[phase] = _Clock(time.monotonic(), script.timeout_s, timeout)
@@ -199,11 +229,17 @@ class Runner:
                 await self._tools.processes.end_one(child)
             why = f"{phase.value.capitalize()} script did not end within {script.timeout_s:g} s{_told(last)}"
             raise starter.Failure("TIMEOUT", why) from None
+        finally:
+            early = phase is Phase.RUN and self._carer.stop_readiness()
         self._tools.log.info(
             "component.script_ended", component=self._used.name, script=phase.value, pid=child.pid, code=code
         )
         if code != 0:
             raise starter.Failure("ERROR", f"{phase.value.capitalize()} script {_ended(code)}{_told(last)}")
+        if early:
+            await self._tools.post(self.record.name, Event(Kind.RUN_SPAWNED))
+        if phase is Phase.STARTUP:
+            await self._carer.started_up(self.life.state)
 
     async def _start(self, phase: Phase, script: scripts.Script, last: dict[str, str]) -> process.Process:
         assert self._starter is not None
@@ -219,8 +255,32 @@ class Runner:
             self._confiner.enter(child.pid)
         return child
 
+    async def _probe(self, text: str, timeout_s: float) -> str:
+        """Runs a script of the health check like one of the component's own; "" if it ended well, else why not."""
+        assert self._tools is not None
+        step = {"setenv": self._used.lifecycle.get("setenv"), "probe": text}
+        script = scripts.read_step(structs.replace(self._used, lifecycle=step), "probe", timeout_s)
+        last: dict[str, str] = {}
+        if script is None:
+            return ""
+        try:
+            child = await self._start(Phase.RUN, script, last)
+        except starter.Failure as failure:
+            return failure.reason
+        try:
+            async with asyncio.timeout(timeout_s):
+                code = await child.wait()
+        except TimeoutError:
+            await self._tools.processes.end_one(child)
+            return f"it did not end within {timeout_s:g} s{_told(last)}"
+        finally:
+            self._tools.processes.forget(child)
+        return f"it {_ended(code)}{_told(last)}" if code else ""
+
     def _take_record(self) -> None:
         self._used = self.record
+        if self._carer is not None:
+            self._carer.take(self._used)
         if self._starter is not None:
             self._starter.begin()
 

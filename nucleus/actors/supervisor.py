@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from nucleus.actors import readiness, runner, starter
-from nucleus.core import errors, lifecycle, run_as, scripts, transitions
+from nucleus.core import errors, lifecycle, run_as, transitions
 from nucleus.core.component import Component
 from nucleus.core.lifecycle import Effect, Event, Health, Kind, State
 from nucleus.host import confine, logs, places, process
@@ -104,6 +104,8 @@ class Supervisor:
         """A component's UpdateState: RUNNING, ERRORED or FINISHED. What means nothing now is ignored with a warning."""
         if name not in self._runners or state not in _REPORTS or self._queue.qsize() >= MAX_REPORTS:
             self._log.warning("component.report_dropped", component=name, state=state)
+            return
+        if state == "RUNNING" and self._runners[name].beat():
             return
         self._put(name, Event(_REPORTS[state], reason=f"the component reported {state} by UpdateState"))
 
@@ -204,7 +206,7 @@ class Supervisor:
             return
         if isinstance(what, Effect):
             self._refresh([known])
-            known.life = lifecycle.with_error_reset(known.life, scripts.error_reset_s(known.record))
+            known.life = known.life_by_policy()
             self._step(known, Event(lifecycle.request(known.life, what), generation=generation))
             known.limit()
         else:

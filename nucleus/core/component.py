@@ -26,7 +26,8 @@ class Component(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     """An installed component version, its lifecycle already interpolated.
 
     `dependencies` maps a name to HARD or SOFT. `lifecycle` maps a lower-case phase (`setenv install startup run shutdown
-    recover bootstrap uninstall`) to its script or step object, as in the recipe reference, Lifecycle.
+    recover bootstrap uninstall`) to its script or step object, as in the recipe reference, Lifecycle. `marram` is its
+    configuration key of that name (core/care.py).
     """
 
     name: str
@@ -35,3 +36,4 @@ class Component(Struct, frozen=True, kw_only=True, omit_defaults=True, rename="c
     dependencies: dict[str, str] = {}
     lifecycle: dict[str, Any] = {}
     run_with: RunWith = RunWith()
+    marram: dict[str, Any] = {}

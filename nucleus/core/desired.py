@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from nucleus.core import builtin, component, configuration, document, errors, interpolate, negotiate, recipe
+from nucleus.core import builtin, care, component, configuration, document, errors, interpolate, negotiate, recipe
 
 SERVICES = "services"
 GROUPS = ("services", "DeploymentService", "GroupToRootComponents")
@@ -92,7 +92,7 @@ def installed(tree: configuration.Tree) -> dict[str, component.Component]:
             continue
         fields = {
             key: data[key]
-            for key in ("version", "componentType", "dependencies", "lifecycle", "runWith")
+            for key in ("version", "componentType", "dependencies", "lifecycle", "runWith", "marram")
             if key in data
         }
         try:
@@ -238,9 +238,21 @@ def _component(
             },
             lifecycle=script,
             run_with=_run_with(tree, one.name, wanted),
+            marram=_care(one, known[one.name].configuration),
         ),
         left,
     )
+
+
+def _care(one: negotiate.Candidate, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The component's configuration key `marram`, checked before anything is changed. Raises NucleusError."""
+    found = settings.get(care.KEY) or {}
+    try:
+        care.read(found)
+    except care.NotValid as error:
+        why = f"cannot configure {one.name} {one.version}: {error}"
+        raise errors.NucleusError("COMPONENT_CONFIGURATION_NOT_VALID", why) from None
+    return dict(found)
 
 
 def _run_with(tree: configuration.Tree, name: str, wanted: document.Document) -> component.RunWith:
@@ -263,6 +275,8 @@ def _record(tree: configuration.Tree, record: component.Component, stamp: int, o
         "lifecycle": record.lifecycle,
         "runWith": msgspec.to_builtins(record.run_with),
     }
+    if record.marram or _plain(tree, (SERVICES, record.name, "marram")):
+        fields["marram"] = record.marram
     for key, value in fields.items():
         path = (SERVICES, record.name, key)
         if _get(tree, path) != value:

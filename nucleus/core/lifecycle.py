@@ -127,6 +127,7 @@ class Life(Struct, frozen=True):
     shutdown_failed: bool = False
     errors: dict[State, tuple[float, ...]] = {}
     error_reset_s: float = 3600.0  # `errorResetTime`, spec/nucleus.md 2.4
+    errors_to_broken: int = 3  # there, too; ours: `marram.restartPolicy.maxFailures`
     code: str = "NONE"
     reason: str = ""
     generation: int = 0
@@ -157,9 +158,9 @@ class Illegal(Exception):  # noqa: N818  the word says it
     """Raised for an event that has no row in the component's present state; nothing has changed."""
 
 
-def with_error_reset(life: Life, seconds: float) -> Life:
-    """The life with another time after which earlier errors no longer count."""
-    return structs.replace(life, error_reset_s=seconds)
+def with_error_rules(life: Life, reset_s: float, errors_to_broken: int) -> Life:
+    """The life with another time after which earlier errors no longer count, and how many make it BROKEN."""
+    return structs.replace(life, error_reset_s=reset_s, errors_to_broken=errors_to_broken)
 
 
 def settled(life: Life) -> bool:

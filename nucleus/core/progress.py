@@ -14,6 +14,7 @@ from nucleus.core import component
 from nucleus.core.lifecycle import Health, State
 
 WATCH_RUN_S = 5.0  # when a changed component has a process that stays
+WATCH_HEALTH_S = 10.0  # when a changed component has a health check
 LOOK_AGAIN_S = 60.0
 
 
@@ -80,11 +81,14 @@ def judge(expected: Expectation, health: Mapping[str, Health], watch: Watch | No
 
 
 def watch_s(changed: Mapping[str, component.Component], asked_s: float, *, local: bool) -> float:
-    """The watch window: what the document asks for, else 0 for local deployments, 5 s when something changed has Run."""
+    """The watch window: what the document asks for, else 0 for local deployments, 10 s when something changed has a health
+    check, 5 s when it has Run."""
     if asked_s >= 0:
         return asked_s
     if local:
         return 0.0
+    if any((one.marram or {}).get("healthCheck") for one in changed.values()):
+        return WATCH_HEALTH_S
     return WATCH_RUN_S if any(one.lifecycle.get("run") for one in changed.values()) else 0.0
 
 

@@ -17,8 +17,6 @@ from msgspec.structs import replace
 from nucleus.core import lifecycle
 from nucleus.core.lifecycle import Event, Kind, Life, Phase, State
 
-ERRORS_TO_BROKEN = 3
-
 
 class When(enum.StrEnum):
     """Guards of rows, in the words of the diagram."""
@@ -158,7 +156,7 @@ _GUARDS: dict[When, Callable[[Life, float], bool]] = {
     W.BUSY: lambda life, now: life.doing is not None,
     W.INSTALLING: lambda life, now: life.doing is Phase.INSTALL,
     W.NOT_INSTALLED: lambda life, now: not life.installed,
-    W.THIRD_ERROR: lambda life, now: len(_recent(life, now)) + 1 >= ERRORS_TO_BROKEN,
+    W.THIRD_ERROR: lambda life, now: len(_recent(life, now)) + 1 >= life.errors_to_broken,
     W.FAILED_RUNNING: lambda life, now: life.failed_in in (S.STARTING, S.RUNNING),
     W.SHUTDOWN_FAILED: lambda life, now: life.shutdown_failed,
 }

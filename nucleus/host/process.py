@@ -137,6 +137,14 @@ class Processes:
                 pipe.close()
         return left
 
+    def forget(self, process: Process) -> None:
+        """Gives up a script that has ended, if it has; what it left behind is still ended with the component."""
+        if process.running():
+            return
+        for pipe in process.pipes:
+            pipe.close()
+        self._children[process.component].remove(process)
+
     async def end_one(self, process: Process) -> int:
         """Ends one script with its descendants and its session; other scripts of the component stay."""
         return await self._end([process.member], _NOBODY, descendants.GRACE_S)

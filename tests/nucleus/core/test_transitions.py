@@ -145,7 +145,7 @@ def test_run_when_the_last_error_is_an_hour_old_then_it_does_not_count() -> None
 
 def test_errors_when_the_reset_time_is_shorter_then_it_counts() -> None:
     play = running()
-    play.life = lifecycle.with_error_reset(play.life, 10.0)
+    play.life = lifecycle.with_error_rules(play.life, 10.0, 3)
 
     for _ in range(5):
         crash(play).later(10)
