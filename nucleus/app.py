@@ -233,6 +233,7 @@ class Daemon:
         found: list[Any] = [self._notifier.watch_over(self._deployer.run()), self._server.run()]
         if self._connection is not None and self._fleet is not None:
             found += [self._connection.run(), self._jobs.run(), self._shadow.run(), self._fleet.run()]
+            found.append(wiring.renew(self._settings, self._connection, self._places, self._leaving, self._log).run())
             found.append(self._telemetry.run())
         if self._tokens is not None:
             found.append(self._tokens.run())

@@ -1,10 +1,11 @@
-"""What the nucleus was given by provisioning: kept in `identity.json` below its root, laid over the configuration file.
+"""What the nucleus was given by provisioning or renewal: `identity.json` below its root, laid over the configuration file.
 
-It counts only while the file itself names no thing: who writes a thing into config.yaml decides.
+Who writes a thing into config.yaml decides: then only a renewal of the very certificate named there counts (`replaces`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -20,10 +21,10 @@ GROUP = "marram.provisioning"
 
 def overlay(system: dict[str, Any], nucleus: dict[str, Any], root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """`system` and the nucleus's configuration of the file, completed by what provisioning gave."""
-    if system.get("thingName") or not (root / FILE).exists():
-        return system, nucleus
     try:
-        found = json.loads((root / FILE).read_bytes())
+        found = load(root)
+        if not found or (system.get("thingName") and found.get("replaces") != _digest(root, system)):
+            return system, nucleus
         given, values = dict(found["system"]), dict(found["nucleus"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = f"cannot read {root / FILE}: {error}; delete it to provision this device again"
@@ -31,6 +32,31 @@ def overlay(system: dict[str, Any], nucleus: dict[str, Any], root: Path) -> tupl
     if isinstance(values.get("mqtt"), dict) and isinstance(nucleus.get("mqtt"), dict):
         values["mqtt"] = nucleus["mqtt"] | values["mqtt"]
     return system | given, nucleus | values
+
+
+def load(root: Path) -> dict[str, Any]:
+    """The file's content, {} without one. Raises OSError and ValueError."""
+    path = root / FILE
+    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+
+
+def renewed(root: Path, old: Path, certificate: Path, private_key: Path) -> None:
+    """The pair that counts from the next start on; `old` is the certificate in use."""
+    found = load(root)
+    if not found or found["system"].get("certificateFilePath") != str(old):
+        found = {"system": {}, "nucleus": {}, "replaces": hashlib.sha256(old.read_bytes()).hexdigest()}
+    found["system"] |= {"certificateFilePath": str(certificate), "privateKeyPath": str(private_key)}
+    save(root, found | {"unconfirmed": True})
+
+
+def is_unconfirmed(root: Path, certificate: Path) -> bool:
+    """Whether the certificate in use is a renewed one that the cloud has not heard of in use."""
+    found = load(root)
+    return bool(found.get("unconfirmed")) and found["system"].get("certificateFilePath") == str(certificate)
+
+
+def confirm(root: Path) -> None:
+    save(root, load(root) | {"unconfirmed": False})
 
 
 def save(root: Path, found: dict[str, Any]) -> None:
@@ -56,6 +82,14 @@ def order(nucleus: dict[str, Any], services: dict[str, Any], root: Path) -> dict
         names = ", ".join(["fleet provisioning by claim"] * ("claim" in ways[0]) + plugins)
         raise errors.NucleusError("BAD_REQUEST", f"cannot start: more than one way to provision ({names}); keep one")
     return ways[0] if ways else None
+
+
+def _digest(root: Path, system: dict[str, Any]) -> str:
+    """Of the certificate that the configuration file names, "" if it cannot be read."""
+    try:
+        return hashlib.sha256((root / str(system.get("certificateFilePath") or "")).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _entry_points() -> list[str]:

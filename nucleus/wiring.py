@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib import parse
 
 from nucleus import identity, settings
-from nucleus.actors import leaving, provisioning, supervisor, telemetry, token_exchange
+from nucleus.actors import leaving, provisioning, renewal, supervisor, telemetry, token_exchange
 from nucleus.core import builtin, configuration, errors
 from nucleus.core import telemetry as telemetry_words
 from nucleus.host import logs, places
@@ -82,3 +83,37 @@ def take_file(store: configuration_store.ConfigurationStore, found: settings.Set
         store.commit(changes)
     except errors.NucleusError as error:  # a full disk: what was there before still holds
         log.error("configuration.file_not_taken", code=error.code, why=error.detail)
+
+
+def renew(
+    found: settings.Settings, connection: mqtt.Connection, where: places.Places, leave: leaving.Leaving, log: logs.Log
+) -> renewal.Renewal:
+    """What renews the device's certificate in time."""
+    cloud, root = found.cloud, where.root
+    assert cloud is not None
+
+    async def call(method: str, path: str, body: bytes, pair: renewal.Pair | None) -> tuple[int, bytes]:
+        used = pair or renewal.Pair(cloud.certificate, cloud.private_key)
+        client = http.Http(certificate=used.certificate, private_key=used.private_key, root_ca=cloud.root_ca)
+        try:
+            answer = await client.request(method, cloud.data_plane_url + path, body=body)
+        finally:
+            await client.close()
+        return answer.status, answer.body
+
+    ours = found.nucleus.get("marram")
+    days = ours.get("certificateRenewalDays") if isinstance(ours, dict) else None
+    made = renewal.Renewal(
+        cloud.certificate,
+        root,
+        call,
+        lambda pair: identity.renewed(root, cloud.certificate, pair.certificate, pair.private_key),
+        log.bind(part="renewal"),
+        proof=f"/greengrass/v2/coreDevices/{parse.quote(cloud.thing)}/thingGroups",
+        before_days=days if isinstance(days, int | float) else renewal.BEFORE_DAYS,
+        begin_again=lambda: leave.ask(leaving.AGAIN),
+        unconfirmed=identity.is_unconfirmed(root, cloud.certificate),
+        confirmed=lambda: identity.confirm(root),
+    )
+    connection.on_connected(made.connected)
+    return made

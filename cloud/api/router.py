@@ -27,6 +27,7 @@ from cloud.api import (
     policies,
     progress,
     provisioning,
+    renewal,
     role_aliases,
     s3,
     sts,
@@ -180,6 +181,8 @@ TABLE: tuple[Route, ...] = (
     Route(Access.DEVICE, "POST", _GG + "/resolveComponentCandidates", device_plane.resolve),
     Route(Access.DEVICE, "GET", _COMPONENT + "/artifacts/{artifactName+}", device_plane.artifact),
     Route(Access.DEVICE, "GET", _CORE + "/thingGroups", device_plane.thing_groups_of),
+    Route(Access.DEVICE, "POST", "/marram/v1/certificates/renew", renewal.renew, writes=True),
+    Route(Access.DEVICE, "POST", "/marram/v1/certificates/confirm", renewal.confirm, writes=True),
     Route(Access.DEVICE, "GET", _ROLE_ALIAS + "/credentials", role_aliases.credentials, writes=True),
 )
 
