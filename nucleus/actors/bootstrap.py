@@ -113,10 +113,14 @@ class Bootstrapper:
         await self._start_again(facts.forward, previous)
         return failure.cause if failure is not None else ""
 
-    def tidy(self, records: Collection[deployments.Record]) -> None:
-        """Drops launch directories that no open deployment needs."""
-        if not any(one.result is None and one.bootstrap.own is not None for one in records):
-            self.launches.tidy(())
+    async def tidy(self, records: Collection[deployments.Record]) -> None:
+        """Drops launch directories that no open deployment needs: thousands of files, so not in this thread."""
+        if any(one.result is None and one.bootstrap.own is not None for one in records):
+            return
+        try:
+            await asyncio.to_thread(self.launches.tidy, ())
+        except errors.NucleusError as error:  # a full disk; the next deployment tries again
+            self._log.warning("nucleus.launches_not_tidied", why=error.detail)
 
     # ---- Bootstrap steps --------------------------------------------------------------------------------------------
 

@@ -166,6 +166,7 @@ class Deployer:
         self._finish(record)
         async with self._files:
             self._clean()
+        await self._parts.bootstrapper.tidy(self._records)
 
     async def _execute(self, one: deployment.Deployment) -> statuses.Result:
         try:
@@ -235,7 +236,6 @@ class Deployer:
         if removed:
             self._log.info("components.cleaned", removed=", ".join(removed))
         self._parts.store.prune(self._records)
-        self._parts.bootstrapper.tidy(self._records)
         done = [one for one in self._records if one.result is not None and one.reported]
         for old in done[: -deployments.KEEP_FINISHED]:
             self._records.remove(old)
