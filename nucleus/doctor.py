@@ -9,7 +9,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from nucleus import settings
 from nucleus.core import certificate, errors, findings, run_as
@@ -157,16 +157,18 @@ def _cloud(cloud: settings.Cloud, now: float, *, offline: bool) -> Iterator[Find
 
 
 def _endpoints(cloud: settings.Cloud, tls: ssl.SSLContext, now: float) -> Iterator[Finding]:
-    yield from _endpoint("MQTT", cloud.mqtt_host, cloud.mqtt_port, tls, now, request=False)
-    for name, url in (("DATA_PLANE", cloud.data_plane_url), ("CREDENTIALS", cloud.credentials_url)):
-        parts = urlsplit(url)
-        if parts.hostname:
-            yield from _endpoint(name, parts.hostname, parts.port or 443, tls, now, request=True)
+    groups = f"{cloud.data_plane_url}/greengrass/v2/coreDevices/{quote(cloud.thing)}/thingGroups"
+    where = (("MQTT", f"mqtts://{cloud.mqtt_host}:{cloud.mqtt_port}"), ("DATA_PLANE", groups))
+    for name, url in (*where, ("CREDENTIALS", cloud.credentials_url)):
+        if url:
+            yield from _endpoint(name, url, cloud.thing, tls, now)
 
 
-def _endpoint(name: str, host: str, port: int, tls: ssl.SSLContext, now: float, *, request: bool) -> Iterator[Finding]:
+def _endpoint(name: str, url: str, thing: str, tls: ssl.SSLContext, now: float) -> Iterator[Finding]:
+    parts = urlsplit(url)
+    host, port = str(parts.hostname), parts.port or 443
     try:
-        theirs = reach.handshake(host, port, tls, request=request)
+        theirs = reach.handshake(host, port, tls, path=parts.path, thing=thing)
     except reach.Unreachable as error:
         yield Finding(f"{name}_{error.code}", BAD, str(error), error.fix)
         return

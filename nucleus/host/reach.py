@@ -12,7 +12,7 @@ ALERT_S = 0.3  # a TLS 1.3 server tells only after the handshake that it refuses
 
 
 class Unreachable(Exception):  # noqa: N818  the word says it
-    """`code` is UNKNOWN_NAME, REFUSED, TIMED_OUT, UNTRUSTED, CERTIFICATE_REFUSED or BROKEN; `fix` says what to do."""
+    """`code` is UNKNOWN_NAME, REFUSED, TIMED_OUT, UNTRUSTED, CERTIFICATE_REFUSED, FORBIDDEN or BROKEN; `fix` says what to do."""
 
     def __init__(self, code: str, why: str, fix: str) -> None:
         super().__init__(why)
@@ -27,15 +27,15 @@ def context(certificate: Path, private_key: Path, root_ca: Path) -> ssl.SSLConte
     return made
 
 
-def handshake(host: str, port: int, tls: ssl.SSLContext, *, request: bool = False) -> float:
-    """Connects; with `request` also asks over HTTP and returns the server's time (epoch seconds), else 0.
+def handshake(host: str, port: int, tls: ssl.SSLContext, *, path: str = "", thing: str = "") -> float:
+    """Connects; with `path` also asks for it over HTTP and returns the server's time (epoch seconds; 0: it tells none).
 
     Raises Unreachable.
     """
     try:
         plain = socket.create_connection((host, port), TIMEOUT_S)
         with plain, tls.wrap_socket(plain, server_hostname=host) as secure:
-            return _ask(secure, host) if request else _listen(secure)
+            return _ask(secure, host, path, thing) if path else _listen(secure)
     except socket.gaierror as error:
         why = f"cannot find the address of {host}: {error.strerror}"
         raise Unreachable("UNKNOWN_NAME", why, "check the endpoint's name and this device's DNS") from None
@@ -71,13 +71,19 @@ def _listen(secure: ssl.SSLSocket) -> float:
     return 0.0
 
 
-def _ask(secure: ssl.SSLSocket, host: str) -> float:
-    secure.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+def _ask(secure: ssl.SSLSocket, host: str, path: str, thing: str) -> float:
+    own = f"Host: {host}\r\nx-amzn-iot-thingname: {thing}\r\nConnection: close\r\n"
+    secure.sendall(f"GET {path} HTTP/1.1\r\n{own}\r\n".encode())
     data = b""
     while b"\r\n\r\n" not in data and len(data) < 65_536 and (piece := secure.recv(4096)):
         data += piece
     if not data.startswith(b"HTTP/"):
         raise ConnectionResetError("it does not speak HTTP")
+    if data.split(b" ", 2)[1] in (b"401", b"403"):
+        why = f"{host} answers {thing} with {data.split(b' ', 2)[1].decode()} for {path}"
+        raise Unreachable(
+            "FORBIDDEN", why, "check that the certificate is active, attached to the thing, and has a policy"
+        )
     for line in data.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")[1:]:
         name, _, value = line.partition(":")
         if name.lower() == "date":

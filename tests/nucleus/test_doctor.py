@@ -91,8 +91,8 @@ def _codes(site: Site, **more: Any) -> dict[str, str]:
     return {one.code: one.level for one in doctor.examine(site.root, **more)}
 
 
-def _answer(at: float | None = None) -> bytes:
-    return f"HTTP/1.1 404 Not Found\r\nDate: {formatdate(at, usegmt=True)}\r\n\r\n".encode()
+def _answer(at: float | None = None, status: str = "200 OK") -> bytes:
+    return f"HTTP/1.1 {status}\r\nDate: {formatdate(at, usegmt=True)}\r\n\r\n".encode()
 
 
 def test_examine_when_everything_is_right_then_endpoints_certificates_and_clock_are_good(site: Site) -> None:
@@ -142,9 +142,13 @@ def test_examine_when_nobody_listens_or_speaks_http_or_the_clock_is_off_then_eac
     with site.serving(_answer(at=1_000_000_000)) as plane:
         site.write(closed, plane)
         later = _codes(site)
+    with site.serving(_answer(status="403 Forbidden")) as plane:
+        site.write(closed, plane)
+        forbidden = _codes(site)
 
     assert found["MQTT_REFUSED"] == found["DATA_PLANE_BROKEN"] == findings.BAD
     assert later["CLOCK_SKEWED"] == findings.BAD
+    assert forbidden["DATA_PLANE_FORBIDDEN"] == findings.BAD
 
 
 def test_examine_when_files_are_wrong_then_each_has_its_code(site: Site) -> None:
