@@ -93,9 +93,7 @@ class Device:
         local_once_s: float = preparation.LOCAL_ONCE_S,
     ) -> None:
         self.places = places.Places(root)
-        for folder in (root, self.places.logs, self.places.config, self.places.processes):
-            files.make_directory(folder, 0o755)
-        self.log = logs.Log("test", directory=self.places.logs)
+        self.log = self._prepared()
         self.configuration = configuration or configuration_store.ConfigurationStore(self.places.config)
         self.configuration.open()
         self.store = components.ComponentStore(self.places)
@@ -121,12 +119,13 @@ class Device:
             log=self.log,
             write_again_s=write_again_s,
         )
-        self.deployer = deployer.Deployer(
-            parts,
-            sources={deployments.JOB: self.reports, deployments.SHADOW: self.reports},
-            on_end=self.ended.put_nowait,
-            log=self.log,
-        )
+        sources = {deployments.JOB: self.reports, deployments.SHADOW: self.reports}
+        self.deployer = deployer.Deployer(parts, sources=sources, on_end=self.ended.put_nowait, log=self.log)
+
+    def _prepared(self) -> logs.Log:
+        for folder in (self.places.root, self.places.logs, self.places.config, self.places.processes):
+            files.make_directory(folder, 0o755)
+        return logs.Log("test", directory=self.places.logs)
 
     def _preparation(self, plane: Plane | None, local_once_s: float) -> preparation.Preparation:
         return preparation.Preparation(
@@ -157,9 +156,10 @@ class Device:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Device]:
         process.end_survivors(self.places.processes, self.log)
-        self.deployer.restore()
+        allowed = self.deployer.restore()
         for one in desired.installed(self.configuration.tree).values():
-            self.supervisor.adopt(one, Effect.START)
+            if one.name in allowed:
+                self.supervisor.adopt(one, Effect.START)
         async with asyncio.TaskGroup() as group:
             supervision = group.create_task(self.supervisor.run())
             work = group.create_task(self.deployer.run())
