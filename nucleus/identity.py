@@ -37,7 +37,10 @@ def overlay(system: dict[str, Any], nucleus: dict[str, Any], root: Path) -> tupl
 def load(root: Path) -> dict[str, Any]:
     """The file's content, {} without one. Raises OSError and ValueError."""
     path = root / FILE
-    return dict(json.loads(path.read_bytes())) if path.exists() else {}
+    found = json.loads(path.read_bytes()) if path.exists() else {}
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
 
 
 def renewed(root: Path, old: Path, certificate: Path, private_key: Path) -> None:
