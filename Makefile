@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench crash conformance walk train clean
+.PHONY: demo test check format bench crash conformance walk fuzz train clean
 
 demo: .venv/.stamp
 	$(BIN)/marram demo
@@ -33,6 +33,9 @@ conformance: .venv/.stamp
 
 walk: .venv/.stamp
 	$(BIN)/python -m tools.walk
+
+fuzz: .venv/.stamp
+	$(BIN)/python -m pytest -q --hypothesis-profile fuzz tests/corpus -k 'random or replaced or overwritten'
 
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'

@@ -5,4 +5,5 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("marram", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("fuzz", parent=settings.get_profile("marram"), max_examples=1_500)  # `make fuzz`
 settings.load_profile("marram")

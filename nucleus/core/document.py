@@ -107,8 +107,9 @@ def parse_cloud(text: bytes | str) -> Document:
         )
     try:
         data = json.loads(text)
-    except ValueError as error:
-        raise errors.NucleusError("DEPLOYMENT_DOCUMENT_PARSE_ERROR", f"cannot read the document: {error}") from error
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise errors.NucleusError("DEPLOYMENT_DOCUMENT_PARSE_ERROR", f"cannot read the document: {why}") from error
     return read_cloud(data)
 
 

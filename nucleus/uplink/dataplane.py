@@ -138,12 +138,12 @@ class DataPlane:
             raise Unavailable("SERVER_ERROR", f"{failing}: the cloud answered {answer.status}")
         try:
             decoded = json.loads(answer.body or b"{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unavailable("CLOUD_API_ERROR", f"{failing}: the answer is no JSON") from error
-        if answer.status >= 400:
-            raise _refusal(answer.status, failing, str(decoded.get("message") or decoded.get("Message") or ""))
         if not isinstance(decoded, dict):
             raise Unavailable("CLOUD_API_ERROR", f"{failing}: the answer is no object")
+        if answer.status >= 400:
+            raise _refusal(answer.status, failing, str(decoded.get("message") or decoded.get("Message") or ""))
         return decoded
 
 
