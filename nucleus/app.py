@@ -72,7 +72,7 @@ class Daemon:
         ended = await asyncio.to_thread(process.end_survivors, self._places.processes, self._log)
         self._log.info("nucleus.starting", version=status.VERSION, pid=os.getpid(), survivors_ended=ended)
         self._build()
-        self._deployer.restore()
+        allowed = self._deployer.restore()
         try:
             self._cli_tokens = cli_token.write(self._places, self._socket())
         except errors.NucleusError as error:  # a full disk: the command line must wait, the components must not
@@ -80,7 +80,8 @@ class Daemon:
         if self._tokens is not None:
             await self._tokens.start()
         for one in desired.installed(self._configuration.tree).values():
-            self._supervisor.adopt(one, Effect.START)
+            if one.name in allowed:
+                self._supervisor.adopt(one, Effect.START)
         self._leaving.on_signals()
         async with asyncio.TaskGroup() as group:
             work = [group.create_task(part) for part in self._parts()]

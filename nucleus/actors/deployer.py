@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nucleus.actors import deployment, regret, reporter, retention, standing
+from nucleus.actors import deployment, regret, reporter, retention, safe_mode, standing
 from nucleus.core import desired, document, errors, local, progress
 from nucleus.core import status as statuses
 from nucleus.host import logs
@@ -49,8 +49,8 @@ class Deployer:
     def add_source(self, name: str, source: reporter.Source) -> None:
         self._reporter.add_source(name, source)
 
-    def restore(self) -> None:
-        """Reads the records at launch, before any process starts; deployments that loop are planned back here."""
+    def restore(self) -> frozenset[str]:
+        """Reads the records at launch, plans back deployments that loop; returns the components that may start."""
         found, bad = self._parts.store.load()
         self._records.extend(found)
         for sentence in bad:
@@ -59,8 +59,11 @@ class Deployer:
         try:
             standing.heed_panic(self._parts.store, self._parts.configuration, self._records, launches, self._log)
             standing.give_up_on_loops(self._parts.store, self._parts.configuration, self._records, self._log)
+            allowed = safe_mode.at_launch(self._parts.store, self._parts.configuration, self._records, self._log)
         except errors.NucleusError as error:  # a full disk must not keep the components from starting
             self._log.error("deployment.cannot_write", code=error.code, why=error.detail)
+            allowed = frozenset(desired.installed(self._parts.configuration.tree))
+        return allowed
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -227,6 +230,7 @@ class Deployer:
             detailed=record.result.detailed,
             cause=record.result.cause,
         )
+        safe_mode.leave(self._parts.configuration, record, self._log)
         self._on_end(record)
         self._reporter.ended(record)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from nucleus.core import configuration, desired, errors, status
+from nucleus.core import configuration, desired, errors, safe_mode, status
 from nucleus.core.lifecycle import Health, State
 from nucleus.host import logs
 from nucleus.store import configuration as configuration_store
@@ -145,18 +145,21 @@ class FleetStatus:
         self, trigger: str, kind: str, health: Mapping[str, Health], deployment: dict[str, Any] | None = None
     ) -> None:
         self._not_before = time.monotonic() + self._spacing_s
+        safe = safe_mode.why(self._store.tree)
         header: dict[str, Any] = {
             "ggcVersion": status.VERSION,
             "platform": self._platform.get("os", "unknown"),
             "architecture": self._platform.get("architecture", "unknown"),
             "runtime": status.RUNTIME,
             "thing": self._thing,
-            "overallDeviceStatus": status.overall(self._health().values()),
+            "overallDeviceStatus": "UNHEALTHY" if safe else status.overall(self._health().values()),
             "sequenceNumber": self._sequence(),
             "timestamp": int(time.time() * 1000),
             "messageType": kind,
             "trigger": trigger,
         }
+        if safe:
+            header["marram"] = {"mode": "SAFE_MODE", "reason": safe[: status.MAX_DETAIL]}
         if deployment is not None:
             header["deploymentInformation"] = deployment
         components = [self._entry(one) for _, one in sorted(health.items())]

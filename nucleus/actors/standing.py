@@ -37,6 +37,11 @@ def is_committed(store: Store, record: deployments.Record) -> bool:
     return _marked(store) == mine and record.previous is not None
 
 
+def is_rolled_back(store: Store, record: deployments.Record) -> bool:
+    """On its way back: the configuration of before is in force again."""
+    return _marked(store) == record.id + _ROLLED_BACK
+
+
 def is_settled(store: Store, record: deployments.Record) -> bool:
     return _marked(store) == record.id + _SETTLED
 

@@ -54,6 +54,7 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     )
     regrets: str = ""  # id of the deployment that this one takes back
     activations: int = 0
+    returns: int = 0  # launches that found it on its way back
     bootstrap: bootstrap.Facts = bootstrap.Facts()
     result: status.Result | None = None
     reported: bool = False
@@ -99,6 +100,10 @@ class DeploymentStore:
 
     def path(self, record: Record) -> Path:
         return self._folder / _safe(record.id)
+
+    def origin(self, record: Record) -> Path:
+        """The folder of the deployment that changed what this one leads back from, if it does, else its own."""
+        return self._folder / _safe(record.regrets or record.id)
 
 
 def _safe(deployment_id: str) -> str:
