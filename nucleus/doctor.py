@@ -141,8 +141,8 @@ def _exists(name: str) -> bool:
 
 
 def _cloud(cloud: settings.Cloud, now: float, *, offline: bool) -> Iterator[Finding]:
-    yield _expiry("the device certificate", cloud.certificate, now)
-    yield _expiry("the authority's certificate", cloud.root_ca, now)
+    yield _expiry("CERTIFICATE", "the device certificate", cloud.certificate, now)
+    yield _expiry("AUTHORITY", "the authority's certificate", cloud.root_ca, now)
     key = findings.mode(str(cloud.private_key), cloud.private_key.stat().st_mode, 0o600, secret=True)
     yield key or Finding("PRIVATE_KEY", GOOD, "the private key is readable by its owner only")
     try:
@@ -177,9 +177,9 @@ def _endpoint(name: str, url: str, thing: str, tls: ssl.SSLContext, now: float) 
         yield findings.clock_against(host, theirs, now)
 
 
-def _expiry(what: str, path: Path, now: float) -> Finding:
+def _expiry(code: str, what: str, path: Path, now: float) -> Finding:
     try:
-        return findings.expiry(what, str(path), certificate.validity(path.read_text("ascii", "replace")), now)
+        return findings.expiry(code, what, str(path), certificate.validity(path.read_text("ascii", "replace")), now)
     except (OSError, ValueError) as error:
         fix = "give this device new files (marram device create)"
-        return Finding("CERTIFICATE_UNREADABLE", BAD, f"{what} {path} cannot be read: {error}", fix)
+        return Finding(f"{code}_UNREADABLE", BAD, f"{what} {path} cannot be read: {error}", fix)

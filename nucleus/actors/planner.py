@@ -33,7 +33,7 @@ class Planner:
         group = document.local_group(request)
         now = self._configuration.now()
         wanted = document.local(
-            request, deployment_id="plan", created_ms=now, running_roots=desired.roots(tree).get(group, {})
+            request, deployment_id="as asked", created_ms=now, running_roots=desired.roots(tree).get(group, {})
         )
         record = deployments.Record(document=wanted, source=deployments.LOCAL, queued_ms=now, request=request)
         with tempfile.TemporaryDirectory(prefix="marram-plan-") as folder:

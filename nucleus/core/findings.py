@@ -59,21 +59,19 @@ def disk(where: str, free_bytes: int, free_files: int) -> Finding:
     return Finding("DISK", GOOD, told)
 
 
-def expiry(what: str, path: str, valid: certificate.Validity, now: float) -> Finding:
-    """Of a certificate; `what` is e.g. "the device certificate"."""
+def expiry(code: str, what: str, path: str, valid: certificate.Validity, now: float) -> Finding:
+    """Of a certificate; `code` is what all its codes begin with, `what` e.g. "the device certificate"."""
     left_days = (valid.not_after - now) / 86_400
     if now < valid.not_before:
         told = f"{what} {path} is valid only in {(valid.not_before - now) / 3600:.1f} h: the clock may be wrong"
-        return Finding("CERTIFICATE_NOT_YET_VALID", BAD, told, "set the clock, or wait")
+        return Finding(f"{code}_NOT_YET_VALID", BAD, told, "set the clock, or wait")
     if left_days < 0:
         told = f"{what} {path} expired {-left_days:.0f} days ago"
-        return Finding("CERTIFICATE_EXPIRED", BAD, told, "give this device a new certificate (marram device create)")
+        return Finding(f"{code}_EXPIRED", BAD, told, "give this device a new certificate (marram device create)")
     if valid.not_after - now < EXPIRES_SOON_S:
         told = f"{what} {path} expires in {left_days:.0f} days"
-        return Finding(
-            "CERTIFICATE_EXPIRES_SOON", WARNING, told, "renew it, or let the nucleus connect so that it does"
-        )
-    return Finding("CERTIFICATE", GOOD, f"{what} is valid for {left_days:.0f} more days")
+        return Finding(f"{code}_EXPIRES_SOON", WARNING, told, "renew it, or let the nucleus connect so that it does")
+    return Finding(code, GOOD, f"{what} is valid for {left_days:.0f} more days")
 
 
 def mode(path: str, found: int, most: int, *, secret: bool) -> Finding | None:

@@ -104,6 +104,30 @@ def test_cancel_when_the_deployment_is_unknown_then_it_says_so(root: Path) -> No
     assert (shown.code, missing in shown.err) == (exits.ERROR, True)
 
 
+def test_cancel_when_the_deployment_runs_then_it_ends_cancelled_and_is_taken_back(root: Path, tmp_path: Path) -> None:
+    slow = {"Lifecycle": {"Startup": {"Script": "exec sleep 1000", "Timeout": 900}}}
+    recipes = device.recipe(tmp_path / "r", "com.slow", "1.0.0", "", Manifests=[slow])
+    made = marram.run("deployment", "create", "-m", "com.slow=1.0.0", "-r", recipes, "--root", root, "-o", "json")
+    deployment_id = made.json["deploymentId"]
+    listed = ("component", "list", "--root", root, "-o", "json")
+
+    def state() -> str:
+        return {one["componentName"]: one["state"] for one in marram.run(*listed).json["items"]}.get("com.slow", "")
+
+    def status() -> str:
+        shown = marram.run("deployment", "status", "-i", deployment_id, "--root", root, "-o", "json")
+        return str(shown.json["item"]["status"])
+
+    marram.until(lambda: state() == "STARTING", state)
+    cancelled = marram.run("deployment", "cancel", "-i", deployment_id, "--root", root)
+    marram.until(lambda: status() == "CANCELED", status)
+    again = marram.run("deployment", "cancel", "--deploymentId", deployment_id, "--root", root)
+
+    assert cancelled.code == exits.OK
+    assert state() == ""
+    assert (again.code, "CANCELED" in again.err) == (exits.ERROR, True)
+
+
 def test_components_when_restarted_and_stopped_then_each_answer_is_told(root: Path) -> None:
     restarted = marram.run("component", "restart", "--names", "com.a,com.b", "--root", root)
 

@@ -101,7 +101,17 @@ def test_examine_when_everything_is_right_then_endpoints_certificates_and_clock_
 
         found = _codes(site)
 
-    good = {"MQTT", "DATA_PLANE", "CLOCK_AGREES", "CERTIFICATE", "PRIVATE_KEY", "CONFIGURATION", "PERMISSIONS", "DISK"}
+    good = {
+        "MQTT",
+        "DATA_PLANE",
+        "CLOCK_AGREES",
+        "CERTIFICATE",
+        "AUTHORITY",
+        "PRIVATE_KEY",
+        "CONFIGURATION",
+        "PERMISSIONS",
+        "DISK",
+    }
     assert good <= {code for code, level in found.items() if level == findings.GOOD}
     assert findings.BAD not in found.values()
 

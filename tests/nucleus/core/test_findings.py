@@ -46,7 +46,7 @@ def test_disk_when_space_or_files_run_out_then_the_code_says_which(free: int, fi
     ],
 )
 def test_expiry_when_time_passes_then_the_code_changes(valid: tuple[float, float], code: str) -> None:
-    found = findings.expiry("the certificate", "a.pem", certificate.Validity(*valid), NOW)
+    found = findings.expiry("CERTIFICATE", "the certificate", "a.pem", certificate.Validity(*valid), NOW)
 
     assert found.code == code
     assert bool(found.fix) == (found.level != findings.GOOD)
