@@ -67,7 +67,9 @@ class Deployment:
         """Ends it with the state of before restored. False: too late, it is on its way back already or has succeeded."""
         if self._ending or self._record.failure is not None:
             return False
-        self._record.cancelled = self._record.cancelled or why
+        if self._cancelled.is_set():
+            return True  # it is told more than once: by the list of jobs, by a refused report
+        self._record.cancelled = why
         self._cancelled.set()
         if self._interruptible is not None:
             self._interruptible.reschedule(asyncio.get_running_loop().time())
@@ -216,12 +218,12 @@ class Deployment:
             if step.effect is not Effect.KEEP
         }
         record.changed = tuple(sorted(changed))
-        local = record.source == deployments.LOCAL
+        self._parts.supervisor.keeper.forward(self._parts.store.origin(record), record.previous)
         expected = progress.Expectation(
             generations=self._hands.hand_over(target),
             changed=frozenset(changed),
             deadline_at=_deadline(record.document),
-            watch_s=progress.watch_s(changed, record.document.watch_s, local=local),
+            watch_s=progress.watch_s(changed, record.document.watch_s, local=record.source == deployments.LOCAL),
         )
         try:
             verdict = await self._unless_cancelled(self._hands.watch(expected))
@@ -274,6 +276,7 @@ class Deployment:
         await self._durably(lambda: standing.roll_back_configuration(parts.configuration, record))
         stuck = await parts.bootstrapper.back(record, self._say)
         previous = record.previous or {}
+        parts.supervisor.keeper.back(parts.store.origin(record), previous)
         expected = progress.Expectation(
             generations=self._hands.hand_over(previous, excused=record.broken),
             changed=frozenset(),
@@ -283,6 +286,7 @@ class Deployment:
         )
         await self._hands.remove(frozenset(parts.supervisor.health()) - frozenset(previous))
         verdict = await self._hands.watch(expected)
+        failure = progress.Failed(failure.stack, failure.cause + parts.supervisor.keeper.said())
         if stuck or isinstance(verdict, progress.Failed):
             why = verdict.cause if isinstance(verdict, progress.Failed) else stuck
             also = progress.Failed(failure.stack, f"{failure.cause}. The way back failed too: {why}")
