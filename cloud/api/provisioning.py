@@ -108,6 +108,7 @@ def claim(call: calls.Call) -> dict[str, Any]:
     policy = f"provisioning-claim-{name}"
     if principals.policy(call.tx, policy) is None:
         principals.add_policy(call.tx, policy, json.dumps(_claim_policy(call, name)), call.now_ms)
+    _forget_old_claims(call, policy)
     principals.add_certificate(call.tx, made, principals.ACTIVE, call.now_ms)
     principals.attach_policy(call.tx, policy, call.services.arn("iot", f"cert/{made.id}"))
     return {
@@ -116,6 +117,16 @@ def claim(call: calls.Call) -> dict[str, Any]:
         "keyPair": {"PublicKey": made.public_key, "PrivateKey": made.private_key},
         "expiration": calls.seconds(made.not_after_ms),
     }
+
+
+def _forget_old_claims(call: calls.Call, policy: str) -> None:
+    """Claims that have expired would stay in the broker's snapshot for ever."""
+    for target in principals.targets(call.tx, policy):
+        row = principals.certificate(call.tx, target.rpartition("/")[2])
+        if row is None or row["not_after_ms"] >= call.now_ms or principals.things_of(call.tx, row["id"]):
+            continue
+        principals.detach_policy(call.tx, policy, target)
+        principals.delete_certificate(call.tx, row["id"])
 
 
 def _claim_policy(call: calls.Call, name: str) -> dict[str, Any]:

@@ -53,4 +53,8 @@ def test_claim_when_made_then_five_minutes_for_this_template_only(service: runni
     with service.held.database.read() as tx:
         found = principals.principal(tx, made["certificateId"])
     assert found is not None
+    service.tick_ms = 301_000
+    service.client("iot").create_provisioning_claim(templateName="Fleet")
+    listed = service.client("iot").list_targets_for_policy(policyName="provisioning-claim-Fleet")["targets"]
+    assert len(listed) == 1  # those that expired are forgotten
     assert (found.active, found.things, found.policies) == (True, (), ("provisioning-claim-Fleet",))
