@@ -63,6 +63,9 @@ class Deployer:
         except errors.NucleusError as error:  # a full disk must not keep the components from starting
             self._log.error("deployment.cannot_write", code=error.code, why=error.detail)
             allowed = frozenset(desired.installed(self._parts.configuration.tree))
+        for one in (one for one in found if one.result is None and one.previous is not None):
+            keeper = self._parts.supervisor.keeper
+            (keeper.back if one.failure is not None else keeper.forward)(self._parts.store.origin(one), one.previous)
         return allowed
 
     async def run(self) -> None:

@@ -184,14 +184,14 @@ class Runner:
 
     async def _script(self, phase: Phase) -> None:
         """Runs a phase's script to its end and tells how it ended."""
-        assert self._tools is not None
-        assert self._starter is not None
-        assert self._carer is not None
+        assert self._tools is not None and self._starter is not None and self._carer is not None  # noqa: PT018
         done, nothing, failed = OUTCOMES[phase]
         if phase in (Phase.INSTALL, Phase.STARTUP):
             await self._carer.back_off(self.life)
             if self.life.doing is not phase:
                 return  # something else was asked for meanwhile
+        if phase is Phase.INSTALL:
+            await asyncio.to_thread(self._tools.before_install, self._used)
         try:
             script = scripts.read(self._used, phase)
             if script is None or self._starter.skips(self._used, script):

@@ -31,6 +31,7 @@ class Tools(Struct, frozen=True):
     noticed: Callable[[], None]
     defaults: Callable[[], run_as.Defaults]
     groups: confine.Groups
+    before_install: Callable[[component.Component], None]
     log: logs.Log
 
 

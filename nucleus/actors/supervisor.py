@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nucleus.actors import readiness, runner, starter
+from nucleus.actors import keeper, readiness, runner, starter
 from nucleus.core import errors, lifecycle, run_as, transitions
 from nucleus.core.component import Component
 from nucleus.core.lifecycle import Effect, Event, Health, Kind, State
@@ -49,6 +49,7 @@ class Supervisor:
         cgroup_root: Path = confine.ROOT,
     ) -> None:
         self.revision = 0
+        self.keeper = keeper.Keeper(places, log)
         self._groups = confine.Groups(confine.parent(process.owner(places.processes)), cgroup_root)
         self._stop_s = stop_s
         self._places = places
@@ -171,6 +172,7 @@ class Supervisor:
                     noticed=self._bump,
                     defaults=lambda: self._defaults,
                     groups=self._groups,
+                    before_install=self.keeper.before_install,
                     log=self._log,
                 )
                 for one in self._runners.values():
