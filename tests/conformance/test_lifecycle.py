@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from nucleus.core import configuration, desired, document, run_as
+from nucleus.actors import bootstrap_step
+from nucleus.core import configuration, desired, document, errors, run_as
 from nucleus.core.component import HARD, SOFT, Component, RunWith
 from nucleus.core.lifecycle import Effect, State
 from nucleus.host import confine, process
@@ -272,6 +273,18 @@ async def test_13_deploy_when_the_lifecycle_changes_then_reinstalled_or_restarte
         assert device.supervisor.health()[A].state is State.RUNNING
         assert device.supervisor.health()[A].pids != before
         assert (device.places.root / "work" / "seen").read_text().splitlines() == expected
+
+
+async def test_14_bootstrap_when_it_ends_then_its_exit_code_and_when_it_does_not_then_a_timeout(tmp_path: Path) -> None:
+    device = devices.Device(tmp_path / "root")
+    steps = bootstrap_step.Steps(
+        device.places, {"PATH": os.environ["PATH"]}, lambda: run_as.defaults({}, str(os.getuid()))
+    )
+
+    assert await steps.run(one(A, {"bootstrap": "exit 147"})) == 147
+    with pytest.raises(errors.NucleusError) as caught:
+        await steps.run(one(A, {"bootstrap": {"Script": FOREVER, "Timeout": 1}}))
+    assert caught.value.code == "COMPONENT_BOOTSTRAP_TIMEOUT"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may switch users")
