@@ -51,6 +51,7 @@ class FleetStatus:
         health: Callable[[], dict[str, Health]],
         log: logs.Log,
         spacing_s: float = SPACING_S,
+        cadence_s: float = CADENCE_S,
     ) -> None:
         self._publisher = publisher
         self._thing = thing
@@ -59,6 +60,7 @@ class FleetStatus:
         self._health = health
         self._log = log
         self._spacing_s = spacing_s
+        self._cadence_s = cadence_s
         self._ended: collections.deque[deployments.Record] = collections.deque(maxlen=KEPT_RESULTS)
         self._changed: set[str] = set()
         self._bad: dict[str, Health] = {}  # as they were when they became ERRORED or BROKEN
@@ -93,7 +95,7 @@ class FleetStatus:
 
     async def run(self) -> None:
         """Sends until cancelled; wakes for the cadence by itself."""
-        cadence_at = time.monotonic() + CADENCE_S * random.uniform(0.95, 1.0)  # noqa: S311  jitter
+        cadence_at = time.monotonic() + self._cadence_s * random.uniform(0.95, 1.0)  # noqa: S311  jitter
         while True:
             held = max(self._not_before, self._look_at) if self._changed and self._publisher.connected else cadence_at
             try:
@@ -101,7 +103,7 @@ class FleetStatus:
                     await self._wake.wait()
             except TimeoutError:
                 if time.monotonic() >= cadence_at:
-                    cadence_at = time.monotonic() + CADENCE_S
+                    cadence_at = time.monotonic() + self._cadence_s
                     self._complete = self._complete or "CADENCE"
             self._wake.clear()
             if self._publisher.connected:
@@ -112,7 +114,7 @@ class FleetStatus:
             await self._send_all(self._complete)
         while self._ended:
             record = self._ended.popleft()
-            await self._send_all(TRIGGERS.get(record.source, "LOCAL_DEPLOYMENT"), _deployment(record))
+            await self._send_all(TRIGGERS.get(record.source, "LOCAL_DEPLOYMENT"), self._deployment(record))
         if self._changed and time.monotonic() >= self._not_before:
             await self._send_changes()
 
@@ -171,6 +173,22 @@ class FleetStatus:
             except errors.NucleusError as error:
                 self._log.warning("fleet_status.not_sent", trigger=trigger, why=error.detail)
 
+    def _deployment(self, record: deployments.Record) -> dict[str, Any]:
+        """What the message says of a deployment; its roots that are as before it are the unchanged ones."""
+        result = record.result
+        assert result is not None
+        before, now = record.previous or {}, desired.installed(self._store.tree)
+        unchanged = sorted(
+            name for name in record.document.components if name in before and before[name] == now.get(name)
+        )
+        return {
+            "status": result.status,
+            "statusDetails": status.details(result),
+            "fleetConfigurationArnForStatus": record.document.configuration_arn,
+            "deploymentId": record.id,
+            "unchangedRootComponents": unchanged,
+        }
+
     def _entry(self, one: Health) -> dict[str, Any]:
         arns, is_root = desired.arns_of(self._store.tree, one.name)
         return status.component_entry(one, arns=arns, is_root=is_root)
@@ -193,15 +211,3 @@ def _at_rest(one: Health) -> bool:
     """Settled, stopped by somebody, or waiting for a hard dependency that itself may rest or not."""
     waits = one.waiting_for.startswith("hard dependency") or not one.waiting_for
     return one.settled or (one.state is State.INSTALLED and waits)
-
-
-def _deployment(record: deployments.Record) -> dict[str, Any]:
-    result = record.result
-    assert result is not None
-    return {
-        "status": result.status,
-        "statusDetails": status.details(result),
-        "fleetConfigurationArnForStatus": record.document.configuration_arn,
-        "deploymentId": record.id,
-        "unchangedRootComponents": [],
-    }
