@@ -9,9 +9,22 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from nucleus.actors import deployment, preparation
-from nucleus.core import configuration, desired, document, errors, explain, local, negotiate, plan, recipe
+from nucleus.core import (
+    bootstrap,
+    builtin,
+    configuration,
+    desired,
+    document,
+    errors,
+    explain,
+    local,
+    negotiate,
+    plan,
+    recipe,
+)
 from nucleus.core.lifecycle import State
 from nucleus.host import files, places
 from nucleus.store import components, deployments
@@ -50,6 +63,7 @@ class Planner:
             group,
             actual,
             plan.plan(actual, found.components, broken=broken),
+            restart_keys=bootstrap.restart_keys(_nucleus(tree), _nucleus(found.tree)),
             downloads=downloads,
             changes=[change for change in found.changes if _is_news(tree, change)],
             asking=explain.requirers(prepared.roots(record), {name: one.recipe for name, one in resolved.items()}),
@@ -107,3 +121,10 @@ def _is_news(tree: configuration.Tree, change: configuration.Change) -> bool:
     if change.removed or not isinstance(node, configuration.Leaf):
         return True
     return bool(node.value != change.value)
+
+
+def _nucleus(tree: configuration.Tree) -> dict[str, Any]:
+    plain: dict[str, Any] = configuration.plain(
+        configuration.subtree(tree, ("services", builtin.NUCLEUS, "configuration"))
+    )
+    return plain

@@ -57,6 +57,8 @@ def _plan_lines(found: dict[str, Any]) -> Iterator[str]:
                 for one in found["downloads"]
             ],
         ),
+        ("Run the Bootstrap step of", _actions(found["bootstraps"])),
+        ("Restart", [("the nucleus", found["restart"])] if found["restart"] else []),
         ("Stop", _actions(found["stops"])),
         ("Start", _actions(found["starts"])),
         ("Remove", _actions(found["removals"])),
@@ -66,7 +68,7 @@ def _plan_lines(found: dict[str, Any]) -> Iterator[str]:
     for verb, each in acts:
         for what, why in each:
             number += 1
-            yield f"  {number:>2}. {verb.lower()} {what}: {why}"
+            yield f"  {number:>2}. {verb[0].lower()}{verb[1:]} {what}: {why}"
     if not number:
         yield "  do nothing: every component is as wanted"
     if found["configuration"]:

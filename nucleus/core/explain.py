@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from nucleus.core import builtin, component, configuration, desired, errors, plan, recipe, version
+from nucleus.core import bootstrap, builtin, component, configuration, desired, errors, plan, recipe, version
 from nucleus.core.lifecycle import Effect
 
 ROOT = "ROOT"  # beside HARD and SOFT: a group's deployment names the component itself
@@ -141,13 +141,16 @@ class Action(Struct, frozen=True, rename="camel"):
 
 
 class Outlook(Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a deployment would do, in order: `downloads`, `stops` (dependents first), `starts`, then `removals`.
+    """What a deployment would do, in order: `downloads`, `bootstraps`, `stops` (dependents first), `starts`, `removals`.
 
-    `configuration` names the keys that would get another value, as `component: key/path`.
+    `restart` says why the nucleus itself would start anew before the stops, "" if it would not. `configuration` names the
+    keys that would get another value, as `component: key/path`.
     """
 
     group: str
     downloads: tuple[Download, ...]
+    bootstraps: tuple[Action, ...]
+    restart: str
     stops: tuple[Action, ...]
     starts: tuple[Action, ...]
     removals: tuple[Action, ...]
@@ -161,12 +164,14 @@ def outlook(
     actual: Mapping[str, component.Component],
     way: plan.Plan,
     *,
+    restart_keys: Sequence[str] = (),
     downloads: Sequence[Download],
     changes: Sequence[configuration.Change],
     asking: Mapping[str, tuple[Requirer, ...]],
 ) -> Outlook:
     """Puts a plan into the order in which people will see it happen."""
     acting = {step.component.name: step for step in way.steps if step.effect is not Effect.KEEP}
+    tasks = bootstrap.forward(actual, {step.component.name: step.component for step in way.steps})
     stops = _stops(actual, way, frozenset(acting))
     starts = tuple(
         Action(step.component.name, step.component.version, step.reason)
@@ -182,6 +187,8 @@ def outlook(
     return Outlook(
         group=group,
         downloads=tuple(downloads),
+        bootstraps=tuple(Action(one.component.name, one.component.version, one.reason) for one in tasks),
+        restart=_restart(tasks, restart_keys),
         stops=stops,
         starts=_ordered(starts + again, way),
         removals=tuple(Action(one.name, actual[one.name].version, one.reason) for one in way.removals),
@@ -189,6 +196,12 @@ def outlook(
         unchanged=tuple(step.component.name for step in way.steps if step.component.name not in {*acting, *held}),
         requirers={name: each for name, each in asking.items() if name not in builtin.NAMES},
     )
+
+
+def _restart(tasks: Sequence[bootstrap.Task], keys: Sequence[str]) -> str:
+    if keys:
+        return f"{', '.join(keys)} of the nucleus count only after a restart"
+    return "only if a Bootstrap step asks for it (exit code 100 or 101)" if tasks else ""
 
 
 def _stops(actual: Mapping[str, component.Component], way: plan.Plan, acting: frozenset[str]) -> tuple[Action, ...]:

@@ -116,3 +116,18 @@ def test_outlook_when_records_and_keys_change_then_only_keys_of_components_are_t
     found = explain.outlook("g", {}, plan.plan({}, {}), downloads=(), changes=changes, asking={})
 
     assert found.configuration == ("com.a: gone (removed)", "com.a: rate")
+
+
+def test_outlook_when_a_bootstrap_or_a_nucleus_key_changes_then_the_restart_is_told() -> None:
+    new = component.Component(name="com.a", version="2.0.0", lifecycle={"bootstrap": "exit 100"})
+    actual = {"com.a": _component("com.a")}
+    way = plan.plan(actual, {"com.a": new})
+
+    asked = explain.outlook("g", actual, way, downloads=(), changes=(), asking={})
+    certain = explain.outlook("g", actual, way, restart_keys=("fipsMode",), downloads=(), changes=(), asking={})
+    neither = explain.outlook("g", actual, plan.plan(actual, actual), downloads=(), changes=(), asking={})
+
+    assert asked.bootstraps == (explain.Action("com.a", "2.0.0", "version 1.0.0 becomes 2.0.0"),)
+    assert "exit code 100" in asked.restart
+    assert certain.restart.startswith("fipsMode of the nucleus")
+    assert (neither.bootstraps, neither.restart) == ((), "")
