@@ -266,7 +266,7 @@ class Connection:
             retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.FULL,
             min_reconnect_delay_ms=250,
             max_reconnect_delay_ms=120_000,
-            min_connected_time_to_reset_reconnect_delay_ms=1_000,
+            min_connected_time_to_reset_reconnect_delay_ms=20_000,  # two devices of one name kick each other rarely
             on_publish_callback_fn=self._receive,
             on_lifecycle_event_connection_success_fn=lambda data: self._call(
                 self._connection_up, bool(data.connack_packet.session_present)

@@ -195,10 +195,9 @@ def test_nucleus_when_killed_between_durable_and_commit_then_succeeds_with_one_p
     system.wait(thing, system.deploy(target(thing), {component: "1.0.0"}))
     (root / "fault").write_text("pause-before-activation:600")
     deployment = system.deploy(target(thing), {component: "1.1.0"})
-    record = root / "deployments" / deployment / "record.json"
-    systems.wait_for(
-        lambda: record.exists() and json.loads(record.read_bytes()).get("previous") is not None, "the pause", 30
-    )
+    log = root / "logs" / "greengrass.log"
+    systems.wait_for(lambda: "deployment.fault_switch" in log.read_text(), "the pause", 30)
+    assert (root / "deployments" / deployment / "record.json").exists()
 
     system.kill(thing)
     (root / "fault").unlink()
