@@ -494,6 +494,27 @@ async def test_deploy_when_the_document_is_from_the_future_then_its_keys_can_be_
         assert device.configuration.now() < ahead
 
 
+async def test_create_local_when_the_clock_was_set_back_then_not_stale_and_in_force(tmp_path: Path) -> None:
+    """A battery that is empty: after a restart it is 1970, and what was written before is in the future."""
+    root, defaults = tmp_path / "root", {"ComponentConfiguration": {"DefaultConfiguration": {"speed": 1}}}
+    for clock_s, speed in ((1_800_000_000.0, 2), (1000.0, 3)):
+        store = configuration_store.ConfigurationStore(root / "config", clock=lambda at=clock_s: at)  # type: ignore[misc]
+        device = devices.Device(root, configuration=store)
+        device.publish(recipe(A, "1.0.0", STAYS, **defaults))
+        request = local.LocalRequest(
+            group="turbines",
+            add={A: "1.0.0"},
+            updates={A: {"MERGE": {"speed": speed}}},
+            recipe_directory=str(root / "published"),
+        )
+        async with device.running():
+            mine = await device.deployer.create_local(request, "cli")
+
+            assert (await device.end_of(mine)).status == "SUCCEEDED"
+            assert setting(device, A, "speed") == speed
+        store.close()
+
+
 def test_load_when_no_file_name_fits_the_id_then_saved_under_a_digest(tmp_path: Path) -> None:
     store = deployments.DeploymentStore(places.Places(tmp_path))
     for odd in ("..", "a/../../b", "x" * 300, "\N{SNOWMAN}" * 80, "a\0b"):
