@@ -166,10 +166,9 @@ class Daemon:
         self._plane = dataplane.DataPlane(self._http, cloud.data_plane_url, cloud.thing)
 
     def _build_deployer(self, device: desired.Device) -> None:
-        fetcher = None
-        if self._http is not None and self._plane is not None:
-            fetcher = artifacts.Artifacts(self._http, self._plane, self._store)
-        log = self._log.bind(part="deployer")
+        client, plane, log = self._http, self._plane, self._log.bind(part="deployer")
+        fetcher = artifacts.Artifacts(client, plane, self._store) if client is not None and plane is not None else None
+        common = variables.common(self._settings, self._nucleus(), self._socket())
         self._consent = consent.Consent(log.bind(part="consent"))
         self._validation = validation.Validation(log.bind(part="consent"))
         records = deployments.DeploymentStore(self._places)
@@ -178,12 +177,7 @@ class Daemon:
             bootstrapper=bootstrap.Bootstrapper(
                 where=self._places,
                 launches=launch.Launches(self._places.root, under_loader=launch.LOADER_VARIABLE in os.environ),
-                steps=bootstrap_step.Steps(
-                    self._places,
-                    variables.common(self._settings, self._nucleus(), self._socket()),
-                    self._defaults,
-                    self._log.style,
-                ),
+                steps=bootstrap_step.Steps(self._places, common, self._defaults, self._log.style),
                 records=records,
                 running=self._supervisor,
                 leave=self._leaving.ask,
