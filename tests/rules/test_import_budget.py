@@ -73,7 +73,9 @@ def test_help_when_printed_then_no_verb_is_imported() -> None:
     assert {name for name in loaded if name.startswith("cloud.")} == {"cloud.cli", "cloud.cli.verbs"}
 
 
-@pytest.mark.parametrize("verb", [("nucleus", "run"), ("logs",), ("component", "list"), ("deployment", "status")])
+@pytest.mark.parametrize(
+    "verb", [("nucleus", "run"), ("logs",), ("logs", "get"), ("doctor",), ("config", "get"), ("deployment", "plan")]
+)
 def test_device_verbs_when_asked_for_help_then_they_need_no_cloud_package(verb: tuple[str, ...]) -> None:
     loaded = _loaded(f"from nucleus.cli import __main__ as marram\nassert marram.run({[*verb, '--help']!r}) == 0")
 
