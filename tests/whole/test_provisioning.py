@@ -84,7 +84,11 @@ def test_device_when_it_comes_with_a_claim_then_it_is_provisioned_and_takes_its_
 
     system.start_nucleus("newcomer")
     greengrass = system.client("greengrassv2")
-    systems.wait_for(lambda: bool(greengrass.list_core_devices()["coreDevices"]), "the new device to report", 60)
+
+    def reported() -> bool:
+        return "claimed-4711" in [one["coreDeviceThingName"] for one in greengrass.list_core_devices()["coreDevices"]]
+
+    systems.wait_for(reported, "the new device to report", 60)
     ended = system.wait("claimed-4711", deployment)
 
     assert ended["coreDeviceExecutionStatus"] == "SUCCEEDED", ended
