@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -147,15 +146,19 @@ def _rollback_state(data: Mapping[str, Any]) -> RollbackState | None:
     paths = found.get("paths")
     if not isinstance(paths, list) or not paths:
         raise NotValid(f"{where}.paths must be a list of paths below the work folder")
-    for path in paths:
-        pure = PurePosixPath(path) if isinstance(path, str) else PurePosixPath("/")
-        if pure.is_absolute() or ".." in pure.parts or pure == PurePosixPath(".") or "\0" in str(path):
-            raise NotValid(f"{where}.paths: {path!r} is not a path below the work folder")
-    names = tuple(dict.fromkeys(str(PurePosixPath(path)) for path in paths))
-    nested = [path for path in names for other in names if PurePosixPath(other) in PurePosixPath(path).parents]
+    names = tuple(dict.fromkeys(_inside(path, where) for path in paths))
+    nested = [path for path in names for other in names if path.startswith(f"{other}/")]
     if nested:
         raise NotValid(f"{where}.paths: {nested[0]!r} lies in another of the paths")
     return RollbackState(paths=names, max_bytes=int(_number(found, "maxBytes", where, MAX_BYTES, most=2**62)))
+
+
+def _inside(path: Any, where: str) -> str:
+    """A path below the work folder without superfluous parts. Raises NotValid."""
+    parts = [part for part in path.split("/") if part not in ("", ".")] if isinstance(path, str) else []
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise NotValid(f"{where}.paths: {path!r} is not a path below the work folder")
+    return "/".join(parts)
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -144,18 +145,21 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _copy_file(source: Path, target: Path) -> None:
-    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    new = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with _opened(source, os.O_RDONLY) as reading, _opened(target, new) as writing:
+        if not _clone(reading, writing):
+            while chunk := os.read(reading, _CHUNK_BYTES):
+                files.write_all(writing, chunk)
+        os.fsync(writing)
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
     try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            if not _clone(reading, writing):
-                while chunk := os.read(reading, _CHUNK_BYTES):
-                    files.write_all(writing, chunk)
-            os.fsync(writing)
-        finally:
-            os.close(writing)
+        yield descriptor
     finally:
-        os.close(reading)
+        os.close(descriptor)
 
 
 def _clone(reading: int, writing: int) -> bool:
