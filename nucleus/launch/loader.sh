@@ -94,7 +94,7 @@ umask 022
 mkdir -p "$root/logs" && chmod 700 "$root/logs"
 cd "$root" || exit 1
 other=$(cat "$alts/loader.pid" 2>/dev/null)
-if [ -n "$other" ] && [ "$other" != $$ ] && tr '\0' ' ' <"/proc/$other/cmdline" 2>/dev/null | grep -qF "$0"; then
+if [ -n "$other" ] && [ "$other" != $$ ] && { tr '\0' ' ' <"/proc/$other/cmdline"; } 2>/dev/null | grep -qF "$0"; then
     echo "loader: another loader of $root is running (pid $other)" >&2
     exit 1
 fi

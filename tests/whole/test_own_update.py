@@ -21,7 +21,7 @@ from tools import system as systems
 
 pytestmark = pytest.mark.whole
 WITHIN_S = 60
-HELLO = "com.example.Hello"
+HELLO, KILLER = "com.example.Hello", "com.example.Killer"
 
 
 class Machine:
@@ -35,6 +35,7 @@ class Machine:
         command = [sys.executable, "-m", "nucleus.cli", "nucleus", "install", "--root", str(root), "--init", "shell"]
         subprocess.run([*command, "--config", str(config), "--no-start"], check=True, capture_output=True)
         self.loader = subprocess.Popen([root / "bin" / "loader"])
+        self.ends: list[int] = []  # exit codes of loaders that a service manager would have started again
 
     def close(self) -> None:
         self.loader.terminate()
@@ -78,6 +79,9 @@ class Machine:
         """Tries again while the nucleus is between two launches."""
         until = time.monotonic() + WITHIN_S
         while True:
+            if (code := self.loader.poll()) is not None:
+                self.ends.append(code)
+                self.loader = subprocess.Popen([self.root / "bin" / "loader"])
             try:
                 facts = json.loads(next((self.root / "cli_ipc_info").glob("user-*")).read_bytes())
                 with client.Client(socket_path=facts["domain_socket_path"], token=facts["cli_auth_token"]) as ipc:
@@ -140,6 +144,21 @@ def test_own_update_when_the_new_version_does_not_start_then_the_old_one_reports
     assert machine.states() == {}
     fixed = machine.deploy({HELLO: "1.0.0"})
     assert fixed["status"] == "SUCCEEDED", fixed
+
+
+def test_launches_when_a_component_kills_the_nucleus_then_it_is_planned_back(machine: Machine) -> None:
+    """No boot loops: a component that kills the daemon one second after its start."""
+    killer = {"RecipeFormatVersion": "2020-01-25", "ComponentName": KILLER, "ComponentVersion": "1.0.0"}
+    machine.publish(killer | {"Manifests": [{"Lifecycle": {"Startup": "sleep 1; kill -KILL $PPID; sleep 1000"}}]}, {})
+    machine.deploy({HELLO: "1.0.0"})
+
+    ended = machine.deploy({KILLER: "1.0.0"})
+
+    assert ended["status"] == "FAILED"
+    assert "NUCLEUS_RESTART_FAILURE" in json.dumps(ended)
+    assert "3 times" in json.dumps(ended)
+    assert machine.states() == {HELLO: ("1.0.0", "RUNNING")}
+    assert machine.ends == [137]  # the loader gave up once: there was no older nucleus to go back to
 
 
 def test_own_update_when_the_selftest_fails_then_no_state_change(machine: Machine) -> None:
