@@ -100,7 +100,7 @@ def _entry_points() -> list[str]:
     found: set[str] = set()
     for folder in sys.path:
         for file in Path(folder).glob("*.*-info/entry_points.txt"):
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8", errors="replace")  # a stranger's file must not end the launch
             section = text.partition(f"[{GROUP}]")[2].partition("[")[0]
             found |= {line.partition("=")[2].strip() for line in section.splitlines() if "=" in line}
     return sorted(found)
