@@ -6,7 +6,7 @@ Its value is `<id>` (in force, not decided), `<id> settled` (decided, only its r
 
 from __future__ import annotations
 
-from nucleus.core import configuration, desired, document
+from nucleus.core import configuration, document, undo
 from nucleus.host import launch, logs
 from nucleus.store import configuration as configuration_store
 from nucleus.store import deployments
@@ -56,7 +56,7 @@ def roll_back_configuration(store: Store, record: deployments.Record) -> None:
     """Restores every key that the deployment wrote, unless a component has written it since; twice changes nothing."""
     if not is_committed(store, record):
         return
-    back = desired.still_ours(store.tree, record.undo)
+    back = undo.still_ours(store.tree, record.undo)
     store.commit((*back, mark(store, record.id + _ROLLED_BACK)))
 
 

@@ -146,38 +146,6 @@ def last_created_ms(tree: configuration.Tree, group: str) -> int:
     return int(found)
 
 
-def still_ours(current: configuration.Tree, undo: tuple[configuration.Change, ...]) -> tuple[configuration.Change, ...]:
-    """Those changes of a way back that no component has overwritten since the commit, and what replaces the others.
-
-    A component's acknowledged write survives a rollback, unless the whole component goes. Where the way back leads, the
-    commit left leaves of the deployment only: what a component owns there now is newer, whatever its stamp says. Leaves of
-    the deployment beside it go.
-    """
-
-    found: list[configuration.Change] = []
-    for change in undo:
-        if len(change.path) <= 2 or not _written_since(current, change.path):
-            found.append(change)
-            continue
-        node = configuration.find(current, change.path)
-        ours = [path for path, leaf in configuration.leaves(node) if not _is_components(leaf)] if node else []
-        found += [configuration.Change((*change.path, *path), stamp=change.stamp, removed=True) for path in ours]
-    return tuple(found)
-
-
-def _written_since(current: configuration.Tree, path: configuration.Path) -> bool:
-    """Whether a component owns a leaf at, above or below `path`."""
-    above = (configuration.find(current, path[:length]) for length in range(3, len(path)))
-    node = configuration.find(current, path)
-    below = configuration.leaves(node) if node is not None else ()
-    found = [leaf for leaf in above if isinstance(leaf, configuration.Leaf)] + [leaf for _, leaf in below]
-    return any(_is_components(leaf) for leaf in found)
-
-
-def _is_components(leaf: configuration.Leaf) -> bool:
-    return leaf.origin.startswith("component:")
-
-
 def _configure(
     tree: configuration.Tree,
     name: str,

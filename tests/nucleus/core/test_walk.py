@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from nucleus.core import configuration, desired
+from nucleus.core import configuration, undo
 from tools.walk import sequence
 
 SLICES, EACH = 10, 100
@@ -19,13 +21,28 @@ def test_walk_when_everything_is_random_then_the_invariants_hold(first: int) -> 
             raise AssertionError(f"python -m tools.walk --count 1 --seed {seed}: {error}") from error
 
 
-def test_still_ours_when_a_component_wrote_beside_the_deployment_then_only_its_own_leaf_stays() -> None:
-    where = ("services", "com.example.A", "configuration")
-    before, _ = configuration.merge(configuration.EMPTY, where, {"deep": 6}, 1, "file")
-    deployed, _ = configuration.replace(before, (*where, "deep"), {"y": 9}, 2, "deployment:d1")
-    undo = configuration.diff(deployed, before)
-    current, _ = configuration.merge(deployed, (*where, "deep"), {"x": 7}, 3, "component:com.example.A")
+WHERE = ("services", "com.example.A", "configuration")
 
-    back = configuration.apply(current, desired.still_ours(current, undo))
 
-    assert configuration.get(back, where) == {"deep": {"x": 7}}
+@pytest.mark.parametrize(
+    ("before", "deployed", "written", "after"),
+    [
+        ({"deep": 6}, {"deep": {"y": 9}}, {"deep": {"x": 7}}, {"deep": {"x": 7}}),
+        ({}, {"deep": {"y": 9, "z": {"a": 1}}}, {"deep": {"x": 7}}, {"deep": {"x": 7}}),
+        ({}, {"deep": {"y": [2]}}, {"mode": "8"}, {"mode": "8"}),
+        ({"mode": "m"}, {"mode": "n", "speed": 1}, {"mode": "8"}, {"mode": "8"}),
+    ],
+)
+def test_way_back_when_a_component_wrote_beside_the_deployment_then_only_its_own_leaves_stay(
+    before: dict[str, Any], deployed: dict[str, Any], written: dict[str, Any], after: dict[str, Any]
+) -> None:
+    tree, _ = configuration.merge(configuration.EMPTY, ("services", "com.example.A", "version"), "1.0.0", 1, "file")
+    if before:
+        tree, _ = configuration.merge(tree, WHERE, before, 1, "file")
+    in_force, _ = configuration.merge(tree, WHERE, deployed, 2, "deployment:d1")
+    back = configuration.diff(in_force, tree)
+    current, _ = configuration.merge(in_force, WHERE, written, 3, "component:com.example.A")
+
+    found = configuration.apply(current, undo.still_ours(current, back))
+
+    assert configuration.get(found, WHERE) == after
