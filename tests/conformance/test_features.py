@@ -1,4 +1,4 @@
-"""Behaviours 19, 65 and 70 of the specification: a nucleus of its own, artifacts, and the features of everyday use."""
+"""Behaviours 19, 65, 69 and 70 of the specification: a nucleus of its own, artifacts, and the features of everyday use."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import stat
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from awscrt import io, mqtt5
 
 from nucleus.core import local
 from tests.conformance import daemon as daemons
@@ -88,6 +90,42 @@ client.subscribe_to_iot_core(topic_name="round/trip", qos="1", on_stream_event=b
 client.publish_to_iot_core(topic_name="round/trip", qos="1", payload=b"there and back")
 heard.wait()
 """
+
+
+@pytest.mark.whole
+def test_69_mqtt_when_another_connection_has_the_device_s_id_then_each_new_one_ends_the_old_and_the_device_works_on(
+    system: systems.System,  # noqa: F811
+    thing: str,  # noqa: F811
+    component: str,  # noqa: F811
+) -> None:
+    root = system.device(thing)
+    log = root / "logs" / "greengrass.log"
+    systems.wait_for(lambda: log.exists() and "mqtt.connected" in log.read_text(), "the nucleus to connect", 30)
+    context = io.TlsContextOptions.create_client_with_mtls_from_path(str(root / "device.pem"), str(root / "device.key"))
+    context.override_default_trust_store_from_path(None, str(root / "ca.pem"))
+    connected, ended = threading.Event(), threading.Event()
+    other = mqtt5.Client(
+        mqtt5.ClientOptions(
+            host_name=system.endpoints["mqtt"]["host"],
+            port=system.endpoints["mqtt"]["port"],
+            tls_ctx=io.ClientTlsContext(context),
+            connect_options=mqtt5.ConnectPacket(client_id=thing),
+            min_reconnect_delay_ms=600_000,
+            max_reconnect_delay_ms=600_000,
+            on_lifecycle_event_connection_success_fn=lambda _: connected.set(),
+            on_lifecycle_event_disconnection_fn=lambda _: ended.set(),
+        )
+    )
+    other.start()
+    assert connected.wait(20)
+    systems.wait_for(lambda: "mqtt.disconnected" in log.read_text(), "the end of the device's old session", 20)
+    assert ended.wait(30), "the device did not take its id back"
+    other.stop()
+
+    system.publish(recipe(component, "1.0.0", "true"))
+    ended_well = system.wait(thing, system.deploy(target(thing), {component: "1.0.0"}))
+
+    assert ended_well["coreDeviceExecutionStatus"] == "SUCCEEDED"
 
 
 @pytest.mark.whole
