@@ -35,7 +35,7 @@ walk: .venv/.stamp
 	$(BIN)/python -m tools.walk
 
 fuzz: .venv/.stamp
-	$(BIN)/python -m pytest -q --hypothesis-profile fuzz tests/corpus -k 'random or replaced or overwritten'
+	$(BIN)/python -m pytest -q --hypothesis-profile fuzz tests/corpus tests/nucleus/host/test_files.py tests/nucleus/wire -k 'random or replaced or overwritten'
 
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'
