@@ -6,6 +6,7 @@ directory's last fsync may be old or new. (A rename is atomic; what was fsynced 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,16 +71,13 @@ def states(before: Path, operations: list[dict[str, Any]]) -> Iterator[tuple[str
     seen: set[int] = set()
     for number, operation in enumerate(operations):
         disk.perform(operation)
-        for names in NAMES:
-            for content in CONTENT:
-                files = disk.files(names, content)
-                key = hash(tuple(sorted(files.items())))
-                if key not in seen:
-                    seen.add(key)
-                    yield (
-                        f"{number} {operation['op']} {Path(operation['path']).name}, names {names}, data {content}",
-                        files,
-                    )
+        label = f"{number} {operation['op']} {Path(operation['path']).name}"
+        for names, content in itertools.product(NAMES, CONTENT):
+            files = disk.files(names, content)
+            key = hash(tuple(sorted(files.items())))
+            if key not in seen:
+                seen.add(key)
+                yield f"{label}, names {names}, data {content}", files
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from awsiot.greengrasscoreipc import model
 
 from nucleus.core import local
 from nucleus.ipc import operations
-from nucleus.wire import shapes
+from nucleus.wire import extensions, shapes
 from tests.nucleus import fakes_ipc
 
 Official = Callable[..., Any]
@@ -49,7 +49,7 @@ def test_connect_when_token_is_unknown_then_access_denied(world: fakes_ipc.World
 
 
 def test_table_when_compared_with_the_model_then_has_exactly_its_operations() -> None:
-    assert set(operations.TABLE) == set(shapes.OPERATIONS)
+    assert set(operations.TABLE) == set(shapes.OPERATIONS) | set(extensions.OPERATIONS)
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
