@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nucleus.core import configuration, document
+from nucleus.core import component, configuration, document, run_as
 from nucleus.core.lifecycle import State
 from tests.nucleus.actors import device as devices
 from tests.nucleus.actors import test_supervisor as supervision
@@ -89,6 +91,24 @@ async def test_26_deploy_when_a_component_is_left_out_then_it_is_closed_and_its_
     assert not supervision.exists(pids[0])
     with pytest.raises(KeyError):
         configuration.get(device.configuration.tree, ("services", A))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may switch users")
+async def test_28_deploy_when_the_user_changes_then_restarted_as_that_one_and_without_it_as_the_default() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own may be passed by its owner only
+        Path(folder).chmod(0o755)
+        device = devices.Device(Path(folder) / "root")
+        device.supervisor.set_defaults(run_as.defaults({}, "nobody"))
+        device.publish(recipe(A, "1.0.0", {"Startup": "id -u > who"}))
+        who = device.places.work(A) / "who"
+        async with device.running():
+            for user, expected in (("", 65534), ("45678:45678", 45678), ("45679:45678", 45679), ("", 65534)):
+                who.unlink(missing_ok=True)
+                run_with = component.RunWith(posix_user=user) if user else None
+                result = await device.deploy({A: document.Wish(version="1.0.0", run_with=run_with)})
+
+                assert result.status == "SUCCEEDED", result.cause
+                assert int(who.read_text()) == expected
 
 
 POINTERS = ("/singleLevelKey", "/path/leafKey", "/listKey", "/listKey/0", "/emptyObjectKey", "/newSingleLevelKey")
