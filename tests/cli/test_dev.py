@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import getpass
 import queue
 import tempfile
 import threading
@@ -30,7 +31,8 @@ def device() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="md") as folder:
         root = Path(folder)
         (root / "config.yaml").write_text(
-            "system: {thingName: bench}\nservices: {aws.greengrass.Nucleus: {configuration: {}}}\n"
+            "system: {thingName: bench}\n"
+            f"services: {{aws.greengrass.Nucleus: {{configuration: {{runWithDefault: {{posixUser: {getpass.getuser()}}}}}}}}}\n"
         )
         ready = lambda: any((root / "cli_ipc_info").glob("user-*"))  # noqa: E731
         with marram.running(root / "log", ready, "nucleus", "run", "--root", root):
