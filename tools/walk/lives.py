@@ -96,10 +96,13 @@ class Lives:
         self.step(one, Event(kind, "", "it failed" if outcome == 2 else ""), must=True)
 
     def step(self, one: One, event: Event, *, must: bool = False) -> None:
+        self._step(one, event, must)
+        self._end_what_may_end()
+
+    def _step(self, one: One, event: Event, must: bool = False) -> None:
         before = lifecycle.is_ready(one.life)
         if self._advance(one, event, must) and lifecycle.is_ready(one.life) != before:
             self._refresh(self._hard_dependents(one.record.name))
-        self._end_what_may_end()
 
     def _advance(self, one: One, event: Event, must: bool = False) -> bool:
         try:
@@ -153,7 +156,7 @@ class Lives:
         while found := [one for one in self.all.values() if one.removing and not one.told and not self._needed(one)]:
             for one in found:
                 one.told = True
-                self._advance(one, Event(Kind.UNINSTALL))
+                self._step(one, Event(Kind.UNINSTALL))
 
     def _needed(self, one: One) -> bool:
         if one.life.state not in (State.STARTING, State.RUNNING, State.STOPPING):
