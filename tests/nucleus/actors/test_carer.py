@@ -53,7 +53,7 @@ async def test_health_when_its_script_fails_then_errored_errored_broken_with_its
 
 
 async def test_health_when_its_script_hangs_then_it_is_ended_and_counts(bench: Bench) -> None:
-    check = {"intervalSeconds": 0.1, "timeoutSeconds": 0.1, "failureThreshold": 1, "exec": "sleep 1000"}
+    check = {"intervalSeconds": 0.1, "timeoutSeconds": 0.1, "failureThreshold": 1, "exec": "exec sleep 1000"}
 
     reason = await broken_reason(bench, caring({"run": FOREVER}, healthCheck=check))
 
