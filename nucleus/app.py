@@ -14,6 +14,7 @@ from nucleus.actors import (
     bootstrap,
     bootstrap_step,
     broker,
+    builtins,
     consent,
     deployer,
     deployment,
@@ -65,6 +66,7 @@ class Daemon:
         self._leaving = leaving.Leaving()
         self._notifier = notify.Notifier.from_environment(os.environ)
         self._cli_tokens: dict[str, str] = {}
+        self._builtins = builtins.BuiltIns(lambda: self._configuration.tree, self._component_changed)
         self._fleet: fleet_status.FleetStatus | None = None
 
     async def run(self) -> int:
@@ -216,7 +218,7 @@ class Daemon:
             thing=thing,
             platform=device.platform,
             store=self._configuration,
-            health=self._supervisor.health,
+            health=lambda: self._builtins.health() | self._supervisor.health(),
             log=log,
         )
         self._telemetry = wiring.measuring(connection, thing, self._places, self._supervisor, self._nucleus, self._log)
@@ -247,6 +249,7 @@ class Daemon:
             consent=self._consent,
             validation=self._validation,
             plans=self._planner,
+            built_ins=self._builtins.health,
         )
 
     # ---- small questions -----------------------------------------------------------------------------------------

@@ -243,7 +243,7 @@ class Deployment:
         self._ending = True
         removed: frozenset[str] = frozenset()
         if record.failure is None:
-            removed = frozenset(desired.installed(parts.configuration.tree)) - frozenset(record.resolved)
+            removed = desired.removable(parts.configuration.tree) - frozenset(record.resolved)
         await self._hands.remove(removed)
 
         def write() -> None:

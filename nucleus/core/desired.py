@@ -74,6 +74,8 @@ def compose(
     left: list[str] = []
     for name, one in resolved.items():
         if name in builtin.NAMES:
+            record = component.Component(name=name, version=one.version, component_type=builtin.kind(name))
+            tree = _record(tree, record, stamp, origin)
             continue
         found[name], missing = _component(tree, one, wanted, known, device)
         left += missing
@@ -101,6 +103,11 @@ def installed(tree: configuration.Tree) -> dict[str, component.Component]:
             damage = {component.UNREADABLE: str(error)}
             found[name] = component.Component(name=name, version=str(data.get("version") or "?"), lifecycle=damage)
     return found
+
+
+def removable(tree: configuration.Tree) -> frozenset[str]:
+    """Whatever a deployment may take away again: all that is recorded but the nucleus itself."""
+    return (frozenset(installed(tree)) | frozenset(builtin.recorded(tree))) - {builtin.NUCLEUS}
 
 
 def roots(tree: configuration.Tree) -> dict[str, dict[str, str]]:

@@ -11,7 +11,7 @@ from nucleus.wire import rpc
 
 def details(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     name = request["componentName"]
-    health = one.ports.components.health().get(name)
+    health = _all(one.ports).get(name)
     if health is None:
         raise rpc.OperationError(
             "ResourceNotFoundError",
@@ -24,8 +24,12 @@ def details(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 
 def list_all(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     """All components on the device, by name."""
-    health = sorted(one.ports.components.health().items())
+    health = sorted(_all(one.ports).items())
     return {"components": [_details(one.ports, name, each) for name, each in health]}
+
+
+def _all(known: ports.Ports) -> dict[str, ports.Health]:
+    return {**known.built_ins(), **known.components.health()}
 
 
 def _details(known: ports.Ports, name: str, health: ports.Health) -> dict[str, Any]:

@@ -124,3 +124,4 @@ class Ports(Struct, frozen=True):
     consent: consent.Consent
     validation: validation.Validation
     plans: Plans | None = None  # None: nobody deploys here (tests of the server)
+    built_ins: Callable[[], Mapping[str, Health]] = dict  # health of the components without processes

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nucleus.core import release
+from nucleus.core import builtin, release
 from nucleus.ipc import client
 from tools import make_nucleus_zip
 from tools import system as systems
@@ -99,7 +99,8 @@ class Machine:
 
     def states(self) -> dict[str, tuple[str, str]]:
         found = self.call("aws.greengrass#ListComponents", {})["components"]
-        return {one["componentName"]: (one["version"], one["state"]) for one in found}
+        theirs = [one for one in found if one["componentName"] != builtin.NUCLEUS]
+        return {one["componentName"]: (one["version"], one["state"]) for one in theirs}
 
 
 def pause() -> None:
