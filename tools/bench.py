@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools import bench_broker, bench_device, bench_ipc, system
+from tools import bench_broker, bench_device, bench_ipc, bench_ipc_raw, system
 
 GROUP = "bench"
 THING = "bench-1"
@@ -118,12 +118,25 @@ def _idle_pss_mib(pid: int) -> float:
 
 def bench_ipc_rate() -> list[Row]:
     rate = bench_ipc.stand_alone()
+    in_turn, cpu_us = bench_ipc.requests_in_turn()
+    p50, p99, paced_us = bench_ipc.paced()
+    raw = [
+        (f"IPC raw: {row.name}", f"{row.rate:,.0f} /s", f"server {row.cpu_us:.1f} us a message; frames made in advance")
+        for row in bench_ipc_raw.rows()
+    ]
     return [
         (
             "IPC publish -> subscriber, official client",
             f"{rate:,.0f} msg/s",
             "awsiotsdk, two processes, 100-byte messages",
-        )
+        ),
+        ("IPC GetConfiguration, one blocking client", f"{in_turn:,.0f} /s", f"awsiotsdk; server {cpu_us:.0f} us each"),
+        (
+            "IPC GetConfiguration, 20 clients x 20/s",
+            f"p50 {p50:.2f} p99 {p99:.2f} ms",
+            f"awsiotsdk, 20 processes, random moments; server {paced_us:.0f} us each",
+        ),
+        *raw,
     ]
 
 

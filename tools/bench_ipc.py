@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 COUNT = 30_000
 WARM_UP = 2_000
@@ -44,12 +47,51 @@ def stand_alone(count: int = COUNT) -> float:
     """The same against a server in a process of its own, with the real broker and authorization."""
     with tempfile.TemporaryDirectory(prefix="bench-ipc-") as folder:
         path = str(Path(folder) / "ipc.socket")
-        with _process("serve", path) as served:
-            _expect(served, "ready")
-            try:
-                return measure(path, "token-publisher", "token-subscriber", count)
-            finally:
-                served.terminate()
+        with server(path):
+            return measure(path, "token-publisher", "token-subscriber", count)
+
+
+@contextlib.contextmanager
+def server(path: str) -> Iterator[subprocess.Popen[str]]:
+    """A server in a process of its own; the components "publisher" and "subscriber" may do everything."""
+    with _process("serve", path) as served:
+        _expect(served, "ready")
+        try:
+            yield served
+        finally:
+            served.terminate()
+
+
+def requests_in_turn(count: int = 20_000) -> tuple[float, float]:
+    """GetConfiguration requests per second of one blocking client, and the server's CPU for each in microseconds."""
+    with tempfile.TemporaryDirectory(prefix="bench-ipc-") as folder:
+        path = str(Path(folder) / "ipc.socket")
+        with server(path) as served, _client("get", path, "token-publisher", count) as client:
+            before = _cpu_s(served.pid)
+            seconds = float(_expect(client, "seconds"))
+            return count / seconds, (_cpu_s(served.pid) - before) / count * 1e6
+
+
+def paced(clients: int = 20, per_second: int = 20, seconds: int = 10) -> tuple[float, float, float]:
+    """p50 and p99 in milliseconds of GetConfiguration from many client processes, and the server's CPU in us a request."""
+    with tempfile.TemporaryDirectory(prefix="bench-ipc-") as folder:
+        path = str(Path(folder) / "ipc.socket")
+        with server(path) as served, contextlib.ExitStack() as all_of_them:
+            known = [
+                all_of_them.enter_context(_client("paced", path, "token-publisher", per_second, seconds))
+                for _ in range(clients)
+            ]
+            for one in known:
+                _expect(one, "ready")
+            before = _cpu_s(served.pid)
+            times = sorted(float(text) for one in known for text in _expect(one, "times").split())
+            cpu_us = (_cpu_s(served.pid) - before) / len(times) * 1e6
+            return times[len(times) // 2], times[len(times) * 99 // 100], cpu_us
+
+
+def _cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 # ---- processes -----------------------------------------------------------------------------------------------------------
@@ -139,6 +181,34 @@ def _publish(socket_path: str, token: str, count: int) -> None:
     client.close().result(10)
 
 
+def _get(socket_path: str, token: str, count: int) -> None:
+    client = _connect(socket_path, token)
+    for _ in range(200):
+        client.get_configuration(key_path=["answer"])
+    begun = time.perf_counter()
+    for _ in range(count):
+        client.get_configuration(key_path=["answer"])
+    _say(f"seconds {time.perf_counter() - begun}")
+    client.close().result(10)
+
+
+def _paced(socket_path: str, token: str, per_second: int, seconds: int) -> None:
+    """Requests at random moments, `per_second` on average; prints how long each took, in milliseconds."""
+    client = _connect(socket_path, token)
+    for _ in range(50):
+        client.get_configuration(key_path=["answer"])
+    _say("ready")
+    chance = random.Random(token)
+    times = []
+    for _ in range(per_second * seconds):
+        threading.Event().wait(chance.expovariate(per_second))
+        begun = time.perf_counter()
+        client.get_configuration(key_path=["answer"])
+        times.append((time.perf_counter() - begun) * 1000)
+    _say("times " + " ".join(f"{one:.3f}" for one in times))
+    client.close().result(10)
+
+
 # ---- the server ------------------------------------------------------------------------------------------------------------
 
 
@@ -148,7 +218,7 @@ async def _serve(socket_path: str) -> None:
 
     world = fakes_ipc.World(Path(socket_path), connection.Limits())
     for name in ("publisher", "subscriber"):
-        world.add(name, access=fakes_ipc.EVERYTHING)
+        world.add(name, access=fakes_ipc.EVERYTHING, answer=42)
     async with fakes_ipc.serving(world):
         _say("ready")
         await asyncio.Event().wait()  # until the process is ended
@@ -162,6 +232,10 @@ def main(arguments: list[str]) -> None:
             _subscribe(path, token, int(count))
         case ["publish", path, token, count]:
             _publish(path, token, int(count))
+        case ["get", path, token, count]:
+            _get(path, token, int(count))
+        case ["paced", path, token, per_second, seconds]:
+            _paced(path, token, int(per_second), int(seconds))
         case [path, token_a, token_b]:
             _say(f"{measure(path, token_a, token_b):.0f} msg/s")
         case _:

@@ -21,12 +21,15 @@ def get(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     """A map comes back as it is, a leaf as `{"<its name>": value}`; names match whatever their case."""
     name = request.get("componentName") or one.caller
     path = _path(name, request.get("keyPath", []))
-    value = _value(one.ports.configuration.tree, path)
+    tree = one.ports.configuration.tree
+    above = configuration.find(tree, path[:-1])
+    entry = above.nodes.get(path[-1].lower()) if isinstance(above, configuration.Tree) else None
+    if entry is not None and isinstance(entry[1], configuration.Leaf):
+        return {"componentName": name, "value": {entry[0]: configuration.plain(entry[1])}}
+    value = _value(tree, path)
     if value is _MISSING:
         raise _not_found(name, path)
-    if isinstance(value, dict):
-        return {"componentName": name, "value": value}
-    return {"componentName": name, "value": {_spelling(one.ports.configuration.tree, path): value}}
+    return {"componentName": name, "value": value}
 
 
 def update(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
@@ -89,11 +92,6 @@ def _value(tree: configuration.Tree, path: configuration.Path) -> Any:
         return configuration.plain(node)
     known = len(path) == 3 and configuration.find(tree, path[:2]) is not None
     return {} if known else _MISSING
-
-
-def _spelling(tree: configuration.Tree, path: configuration.Path) -> str:
-    """The last name of a path as it is stored."""
-    return configuration.subtree(tree, path[:-1]).nodes[path[-1].lower()][0]
 
 
 def _newer(tree: configuration.Tree, path: configuration.Path, value: Any, stamp: int) -> configuration.Path | None:

@@ -72,7 +72,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._written_bytes = 0
-        self._closing = False
+        self._closing = self._taking = False
         self._progress = (0, self._since)  # bytes the peer has taken, and when that last changed
 
     # ---- asyncio's callbacks -----------------------------------------------------------------------------------
@@ -92,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._closing or self._refused:
             return
         held = self._decoder.held_bytes
+        self._taking = True
         try:
             for frame in self._decoder.feed(self._owner.buffer[:nbytes]):
                 self._take(self._owner.reader.read(frame))
@@ -102,6 +103,9 @@ class Connection(asyncio.BufferedProtocol):
             self._close(str(error))
         except rpc.ProtocolError as error:
             self._fail(str(error))
+        finally:
+            self._taking = False
+            self._flush()
         if not held:
             self._since = self._loop.time()
         if self._decoder.held_bytes > len(self._owner.buffer):
@@ -208,7 +212,7 @@ class Connection(asyncio.BufferedProtocol):
         """Queues a frame; nothing once the connection is closing."""
         if self._closing:
             return
-        if not self._out:
+        if not self._out and not self._taking:  # what is answered at once is written when the frames are taken
             self._loop.call_soon(self._flush)
         self._out.append(frame)
         self._out_bytes += len(frame)
@@ -290,8 +294,5 @@ class Connection(asyncio.BufferedProtocol):
             self.abort(f"the client has not read for {limits.stalled_s:.0f} s")
         elif not self.component and now > self._shake_by:
             self.abort("it was refused" if self._refused else f"no CONNECT within {limits.handshake_s:.0f} s")
-        elif self._reading() and self._decoder.held_bytes and now - self._since > limits.incomplete_s:
+        elif self._transport.is_reading() and self._decoder.held_bytes and now - self._since > limits.incomplete_s:
             self.abort(f"a frame was not completed within {limits.incomplete_s:.0f} s")
-
-    def _reading(self) -> bool:
-        return self._transport.is_reading()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from typing import Any
 
 from nucleus.ipc import call
@@ -31,12 +30,9 @@ def subscribe(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def event(topic: str, message: dict[str, Any]) -> bytes:
-    """The JSON text of a SubscriptionResponseMessage; `message` is a checked PublishMessage (blobs as bytes)."""
+    """The JSON text of a SubscriptionResponseMessage; `message` is a checked PublishMessage (its blob in base64)."""
     ((kind, body),) = message.items()
-    content = body.get("message")
-    if isinstance(content, bytes) and kind == "binaryMessage":
-        content = binascii.b2a_base64(content, newline=False).decode()
-    members = {"message": content} if "message" in body else {}
+    members = {"message": body["message"]} if "message" in body else {}
     return rpc.dump({kind: members | {"context": {"topic": topic}}})
 
 

@@ -50,9 +50,14 @@ class Frame(Struct, frozen=True):
 
 def encode(headers: bytes, payload: bytes) -> bytes:
     """One frame of an encoded header block and a payload."""
-    lengths = _PRELUDE.pack(OVERHEAD_BYTES + len(headers) + len(payload), len(headers))
-    start = lengths + _U32.pack(zlib.crc32(lengths)) + headers
-    return b"".join((start, payload, _U32.pack(zlib.crc32(payload, zlib.crc32(start)))))
+    begin = start(len(headers), len(payload)) + headers
+    return b"".join((begin, payload, _U32.pack(zlib.crc32(payload, zlib.crc32(begin)))))
+
+
+def start(headers_size: int, payload_size: int) -> bytes:
+    """The prelude of a frame."""
+    lengths = _PRELUDE.pack(OVERHEAD_BYTES + headers_size + payload_size, headers_size)
+    return lengths + _U32.pack(zlib.crc32(lengths))
 
 
 def string(name: str, value: str) -> bytes:

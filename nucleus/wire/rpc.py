@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import zlib
 from enum import IntEnum
 from typing import Any
 
@@ -132,7 +133,18 @@ def _prefix(kind: Kind, flags: int, model: str) -> bytes:
 
 def encode(kind: Kind, flags: int, stream_id: int, payload: bytes = b"", model: str = "") -> bytes:
     """One frame. With `model` (a shape's name without namespace) the payload is a JSON body."""
-    return eventstream.encode(_prefix(kind, flags, model) + stream_id.to_bytes(4, "big", signed=True), payload)
+    start, checksum = _start(kind, flags, model, len(payload))
+    rest = stream_id.to_bytes(4, "big", signed=True)
+    checksum = zlib.crc32(payload, zlib.crc32(rest, checksum))
+    return b"".join((start, rest, payload, checksum.to_bytes(4, "big")))
+
+
+@functools.lru_cache(maxsize=2048)
+def _start(kind: Kind, flags: int, model: str, size: int) -> tuple[bytes, int]:
+    """Everything before the stream id in a frame with a payload of `size` bytes, and its checksum."""
+    prefix = _prefix(kind, flags, model)
+    whole = eventstream.start(len(prefix) + 4, size) + prefix
+    return whole, zlib.crc32(whole)
 
 
 def connect(token: str) -> bytes:

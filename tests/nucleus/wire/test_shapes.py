@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Any
 
 import pytest
@@ -44,7 +46,12 @@ def test_shapes_when_compared_with_the_model_then_no_member_is_lost() -> None:
         (
             "PublishToTopic",
             {"topic": "a", "publishMessage": {"binaryMessage": {"message": "AAE="}}},
-            {"topic": "a", "publishMessage": {"binaryMessage": {"message": b"\x00\x01"}}},
+            {"topic": "a", "publishMessage": {"binaryMessage": {"message": "AAE="}}},  # only passed on
+        ),
+        (
+            "PublishToIoTCore",
+            {"topicName": "a", "qos": "0", "payload": "AAE="},
+            {"topicName": "a", "qos": "0", "payload": b"\x00\x01"},
         ),
         (
             "PublishToTopic",
@@ -141,3 +148,21 @@ def test_every_operation_when_compiled_then_every_kind_is_known() -> None:
                 requests.check(operation, {})
         else:
             assert requests.check(operation, {}) == {}
+
+
+@given(st.binary(max_size=40) | st.text(alphabet="AZaz09+/=-\n", max_size=12))
+def test_publication_when_its_blob_is_any_text_then_as_strict_as_decoding(content: bytes | str) -> None:
+    """What is passed on undecoded is refused exactly when decoding would refuse it."""
+    text = base64.b64encode(content).decode() if isinstance(content, bytes) else content
+    try:
+        binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        expected = False
+    else:
+        expected = True
+    try:
+        requests.check("PublishToTopic", {"topic": "a", "publishMessage": {"binaryMessage": {"message": text}}})
+    except requests.RequestError:
+        assert not expected
+    else:
+        assert expected
