@@ -8,8 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
+from nucleus import plugins, variables, wiring
 from nucleus import settings as start
-from nucleus import variables, wiring
 from nucleus.actors import (
     bootstrap,
     bootstrap_step,
@@ -133,6 +135,11 @@ class Daemon:
         self._broker = broker.Broker()
         if self._connection is not None:
             self._build_cloud_side(self._connection, device)
+        self._build_services(environment)
+        self._server = server.Server(self._socket(), self._ports(), log.bind(part="ipc"))
+
+    def _build_services(self, environment: dict[str, str]) -> None:
+        log = self._log
         self._tokens = wiring.exchange(
             self._settings.cloud,
             self._http,
@@ -142,7 +149,10 @@ class Daemon:
             environment,
             log,
         )
-        self._server = server.Server(self._socket(), self._ports(), log.bind(part="ipc"))
+        cloud, store = self._settings.cloud, self._configuration
+        self._services = plugins.build(
+            plugins.Parts(cloud, self._http, self._connection, self._tokens, self._places, store, self._builtins, log)
+        )
 
     def _connect(self) -> None:
         """The connection to the cloud, when there is one in the settings."""
@@ -234,6 +244,7 @@ class Daemon:
             found.append(self._telemetry.run())
         if self._tokens is not None:
             found.append(self._tokens.run())
+        found += self._services.running()
         if self._settings.provisioning is not None:
             found.append(wiring.provision(self._settings, self._places, self._leaving, self._log).run())
         return found
@@ -250,6 +261,7 @@ class Daemon:
             validation=self._validation,
             plans=self._planner,
             built_ins=self._builtins.health,
+            **structs.asdict(self._services),
         )
 
     # ---- small questions -----------------------------------------------------------------------------------------

@@ -1,21 +1,57 @@
-"""`python -m nucleus.vault csr`: cryptography of the nucleus, in a process that ends, so the daemon never loads it.
+"""`python -m nucleus.vault csr|seal|open|rekey`: cryptography of the nucleus, in a process that ends.
 
-Makes a P-256 key and a certificate signing request; standard output is {"privateKey", "request"}, both PEM. Exit 3 means
-that the package `cryptography` is not installed.
+So the daemon never loads `cryptography`. What is asked comes on standard input, the answer goes to standard output, both
+one JSON object; nothing secret is in arguments, environment or files. `csr` asks nothing and answers {"privateKey",
+"request"} (PEM, P-256). The others are about secrets at rest (AES-256-GCM):
+
+    seal   {"version": 1, "keys": [PEM], "salt": B, "items": [{"context": [text, …], "value": B}, …]}
+           -> {"version": 1, "key": ID, "items": [{"nonce": B, "sealed": B}, …]}
+    open   {"version": 1, "keys": [PEM, …], "key": ID, "salt": B, "items": [{"context", "nonce", "sealed"}, …]}
+           -> {"version": 1, "items": [{"value": B} | {"damaged": true}, …]}
+    rekey  as open, and "newSalt"; the first of the keys seals anew -> as seal; {"damaged": true} for what cannot be opened
+
+B is base64. ID is the SHA-256 of a key's public half; the data key is HKDF-SHA256 of the private half with the salt. An
+item opens only with the context it was sealed with. Exit codes: 2 a wrong call or request, 3 the package `cryptography` is
+not installed, 4 no key with this ID was given; the last line of standard error says why, without values.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import os
+import resource
 import sys
+from typing import Any
 
 try:
-    from cryptography import x509
+    from cryptography import exceptions, x509
     from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+    from cryptography.hazmat.primitives.ciphers import aead
+    from cryptography.hazmat.primitives.kdf import hkdf
 except ImportError:
-    print("cannot make a key: the package `cryptography` is not installed (pip install cryptography)", file=sys.stderr)
+    print(
+        "cannot do cryptography: the package `cryptography` is not installed (pip install cryptography)",
+        file=sys.stderr,
+    )
     sys.exit(3)
+
+VERSION = 1
+LIMIT_BYTES = 64 * 1024 * 1024  # of a request
+LIMIT_ITEMS = 10_000
+_PURPOSE = b"marram secrets at rest 1"
+_NONCE_BYTES = 12
+_WRONG, _NO_KEY = 2, 4
+
+
+class RefusedError(Exception):
+    """Why there is no answer, and the exit code."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 def csr() -> dict[str, str]:
@@ -30,8 +66,127 @@ def csr() -> dict[str, str]:
     }
 
 
+def seal(request: dict[str, Any]) -> dict[str, Any]:
+    key = _keys(request)[0]
+    cipher = _cipher(key, _bytes(request["salt"]))
+    items = [_sealed(cipher, one["context"], _bytes(one["value"])) for one in request["items"]]
+    return {"version": VERSION, "key": identity(key), "items": items}
+
+
+def unseal(request: dict[str, Any]) -> dict[str, Any]:
+    return {"version": VERSION, "items": [_told(value) for value in _opened(request)]}
+
+
+def rekey(request: dict[str, Any]) -> dict[str, Any]:
+    """Opens with the key that `key` names and seals with the first one."""
+    key = _keys(request)[0]
+    cipher = _cipher(key, _bytes(request["newSalt"]))
+    items = [
+        {"damaged": True} if value is None else _sealed(cipher, one["context"], value)
+        for one, value in zip(request["items"], _opened(request), strict=True)
+    ]
+    return {"version": VERSION, "key": identity(key), "items": items}
+
+
+def identity(key: Any) -> str:
+    """The SHA-256 of a key's public half, hexadecimal."""
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(public).hexdigest()
+
+
+def _keys(request: dict[str, Any]) -> list[Any]:
+    found = [serialization.load_pem_private_key(pem.encode(), None) for pem in request["keys"]]
+    if not found:
+        raise ValueError("no keys")
+    return found
+
+
+def _opened(request: dict[str, Any]) -> list[bytes | None]:
+    """The values, None for what is not what was sealed."""
+    key = next((one for one in _keys(request) if identity(one) == request["key"]), None)
+    if key is None:
+        raise RefusedError(_NO_KEY, "cannot open secrets: they are sealed with a key of this device that is gone")
+    cipher = _cipher(key, _bytes(request["salt"]))
+    found: list[bytes | None] = []
+    for one in request["items"]:
+        try:
+            found.append(cipher.decrypt(_bytes(one["nonce"]), _bytes(one["sealed"]), _context(one["context"])))
+        except (exceptions.InvalidTag, ValueError):
+            found.append(None)
+    return found
+
+
+def _cipher(key: Any, salt: bytes) -> aead.AESGCM:
+    derived = hkdf.HKDF(algorithm=hashes.SHA256(), length=32, salt=salt, info=_PURPOSE).derive(_private(key))
+    return aead.AESGCM(derived)
+
+
+def _private(key: Any) -> bytes:
+    """The private half in one form, however its file is written."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.private_numbers().private_value.to_bytes((key.key_size + 7) // 8, "big")
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.private_numbers().d.to_bytes((key.key_size + 7) // 8, "big")
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return key.private_bytes_raw()
+    raise RefusedError(_WRONG, "cannot keep secrets: the device's private key is neither EC, RSA nor Ed25519")
+
+
+def _sealed(cipher: aead.AESGCM, context: list[str], value: bytes) -> dict[str, Any]:
+    nonce = os.urandom(_NONCE_BYTES)
+    return {"nonce": _text(nonce), "sealed": _text(cipher.encrypt(nonce, value, _context(context)))}
+
+
+def _context(parts: list[str]) -> bytes:
+    """The associated data: JSON keeps ["a", "bc"] and ["ab", "c"] apart."""
+    return json.dumps([VERSION, *map(str, parts)]).encode()
+
+
+def _told(value: bytes | None) -> dict[str, Any]:
+    return {"damaged": True} if value is None else {"value": _text(value)}
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _asked() -> dict[str, Any]:
+    data = sys.stdin.buffer.read(LIMIT_BYTES + 1)
+    if len(data) > LIMIT_BYTES:
+        raise ValueError(f"larger than {LIMIT_BYTES} bytes")
+    found = json.loads(data)
+    if not isinstance(found, dict) or found.get("version") != VERSION:
+        raise ValueError(f"not of version {VERSION}")
+    if len(found["items"]) > LIMIT_ITEMS:
+        raise ValueError(f"more than {LIMIT_ITEMS} items")
+    return found
+
+
+OPERATIONS = {"seal": seal, "open": unseal, "rekey": rekey}
+
+
+def main(arguments: list[str]) -> int:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no key in a core file
+    if arguments == ["csr"]:
+        json.dump(csr(), sys.stdout)
+        return 0
+    if len(arguments) != 1 or arguments[0] not in OPERATIONS:
+        print("usage: python -m nucleus.vault csr|seal|open|rekey", file=sys.stderr)
+        return _WRONG
+    try:
+        json.dump(OPERATIONS[arguments[0]](_asked()), sys.stdout)
+    except RefusedError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        print(f"cannot {arguments[0]}: the request is wrong ({type(error).__name__})", file=sys.stderr)
+        return _WRONG
+    return 0
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] != ["csr"]:
-        print("usage: python -m nucleus.vault csr", file=sys.stderr)
-        sys.exit(2)
-    json.dump(csr(), sys.stdout)
+    sys.exit(main(sys.argv[1:]))

@@ -143,15 +143,15 @@ class TokenExchange:
 
     async def _serve(self, request: _Request, name: str) -> None:
         try:
-            found = await self._credentials()
+            found = await self.current()
         except TimeoutError:
             self._log.warning("token_exchange.no_answer", component=name, seconds=self._upstream_s)
             request.answer(504, _text(f"the cloud did not answer within {self._upstream_s:g} s"))
             return
         request.answer(found.status, found.body)
 
-    async def _credentials(self) -> credentials.Answer:
-        """The cached answer or a new one; all who wait share one question. Raises TimeoutError."""
+    async def current(self) -> credentials.Answer:
+        """The cached answer or a new one; all who wait share one question. Raises TimeoutError. Only while it runs."""
         held, now_ms = self._answer, time.time_ns() // 1_000_000
         if held is not None and now_ms < held.fresh_until_ms:
             return held

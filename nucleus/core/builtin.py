@@ -22,7 +22,9 @@ CLIENT_DEVICES = "aws.greengrass.clientdevices.Auth"
 NAMES = frozenset({NUCLEUS, CLI, TOKEN_EXCHANGE, SHADOW_MANAGER, SECRET_MANAGER, DISK_SPOOLER, CLIENT_DEVICES})
 
 # Default configuration of each, as the recipe's ComponentConfiguration.DefaultConfiguration would have it.
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {}
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    SECRET_MANAGER: {"cloudSecrets": []},
+}
 
 
 def candidate(ask: negotiate.Ask) -> negotiate.Candidate | None:

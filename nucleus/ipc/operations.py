@@ -1,8 +1,9 @@
 """THE TABLE: every operation of the model, who may call it on what, and its handler (spec/ipc.md 3).
 
 A row's `service` is the accessControl service that must allow the caller (empty: no check); `resource` the request's
-member that names the resource, or a literal in quotes. Request and response shapes are in nucleus/wire/shapes.py under
-the operation's name. A row without handler is an operation this daemon does not serve yet.
+member that names the resource, a literal in quotes, or a function of call and request that gives it. Request and response
+shapes are in nucleus/wire/shapes.py under the operation's name. A row without handler is an operation this daemon does not
+serve yet.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from nucleus.ipc import (
     iotcore,
     lifecycle,
     pubsub,
+    secrets,
     updates,
 )
 from nucleus.wire import requests, rpc
 
 Answer = dict[str, Any]
 Handler = Callable[[call.Call, dict[str, Any]], Answer | Awaitable[Answer]]
+Resource = Callable[[call.Call, dict[str, Any]], str | Awaitable[str]]
 
 _PUBSUB = "aws.greengrass.ipc.pubsub"
 _MQTT = authorization.MQTT
@@ -47,7 +50,7 @@ class Row(Struct, frozen=True):
 
     handler: Handler | None = None
     service: str = ""
-    resource: str = ""
+    resource: str | Resource = ""
 
 
 TABLE: dict[str, Row] = {
@@ -75,8 +78,8 @@ TABLE: dict[str, Row] = {
     "GetLocalDeploymentStatus": Row(deployments.status, _CLI, "deploymentId"),
     "ListLocalDeployments": Row(deployments.list_all, _CLI, _ANY),
     "CreateDebugPassword": Row(None, _CLI, _ANY),
-    # The resource of secrets and shadows is built from the request (an ARN, a shadow's topic), not one of its members.
-    "GetSecretValue": Row(None, _SECRET),
+    "GetSecretValue": Row(secrets.get, _SECRET, secrets.resource),
+    # The resource of shadows is built from the request (a shadow's topic), not one of its members.
     "GetThingShadow": Row(None, _SHADOW),
     "UpdateThingShadow": Row(None, _SHADOW),
     "DeleteThingShadow": Row(None, _SHADOW),
@@ -104,10 +107,29 @@ def serve(one: call.Call, payload: bytes, access: authorizer.Authorizer) -> Answ
         name = rpc.NAMESPACE + one.operation
         raise rpc.OperationError("ServiceError", f"Operation {name} is not supported by this nucleus")
     request = _repeated(one.operation, payload) if len(payload) <= _REPEATED_BYTES else _read(one.operation, payload)
-    if row.service:
-        resource = row.resource.strip("'") if row.resource.startswith("'") else request[row.resource]
-        access.require(one.caller, row.service, one.operation, resource)
+    if not row.service:
+        return row.handler(one, request)
+    resource = _resource(row, one, request)
+    if not isinstance(resource, str):
+        return _serve_later(row, one, request, access, resource)
+    access.require(one.caller, row.service, one.operation, resource)
     return row.handler(one, request)
+
+
+def _resource(row: Row, one: call.Call, request: dict[str, Any]) -> str | Awaitable[str]:
+    if not isinstance(row.resource, str):
+        return row.resource(one, request)
+    return row.resource.strip("'") if row.resource.startswith("'") else str(request[row.resource])
+
+
+async def _serve_later(
+    row: Row, one: call.Call, request: dict[str, Any], access: authorizer.Authorizer, resource: Awaitable[str]
+) -> Answer:
+    """For a resource that has to be found out first."""
+    access.require(one.caller, row.service, one.operation, await resource)
+    assert row.handler is not None  # serve said so
+    answer = row.handler(one, request)
+    return answer if isinstance(answer, dict) else await answer
 
 
 def _read(operation: str, payload: bytes) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from nucleus.actors import broker, consent, validation
-from nucleus.core import component, configuration, explain, local
+from nucleus.core import component, configuration, explain, local, secrets
 
 Cancel = Callable[[], None]
 
@@ -112,6 +112,15 @@ class Uplink(Protocol):
     async def subscribe(self, filter_: str, qos: int, deliver: Callable[[IncomingMessage], None], /) -> Cancel: ...
 
 
+class Secrets(Protocol):
+    """The secret manager: both raise secrets.MissingError for what is not here, `get` other NucleusErrors for faults."""
+
+    async def resource(self, id_: str, /) -> str: ...
+    async def get(
+        self, id_: str, version_id: str = "", stage: str = "", /, *, refresh: bool = False
+    ) -> tuple[secrets.Version, bytes]: ...
+
+
 class Ports(Struct, frozen=True):
     """Everything the server asks. `identify` maps a token to the component's name, None for an unknown one."""
 
@@ -125,3 +134,4 @@ class Ports(Struct, frozen=True):
     validation: validation.Validation
     plans: Plans | None = None  # None: nobody deploys here (tests of the server)
     built_ins: Callable[[], Mapping[str, Health]] = dict  # health of the components without processes
+    secrets: Secrets | None = None  # aws.greengrass.SecretManager; None on a device without a cloud

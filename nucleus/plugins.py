@@ -1,0 +1,103 @@
+"""Builds the services behind the built-in components from the daemon's parts, for the composition root (app.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Coroutine
+from typing import Any
+
+from msgspec import Struct
+
+from nucleus import settings
+from nucleus.actors import builtins, secrets, strongbox, token_exchange
+from nucleus.core import builtin, configuration
+from nucleus.core import secrets as secret_words
+from nucleus.core.lifecycle import State
+from nucleus.host import logs, places
+from nucleus.store import configuration as configuration_store
+from nucleus.store import secrets as secrets_store
+from nucleus.uplink import dataplane, http, mqtt, secretsmanager
+
+
+class Parts(Struct, frozen=True):
+    """What the services are built from; the first four are None on a device without a cloud."""
+
+    cloud: settings.Cloud | None
+    client: http.Http | None
+    connection: mqtt.Connection | None
+    tokens: token_exchange.TokenExchange | None
+    where: places.Places
+    store: configuration_store.ConfigurationStore
+    known: builtins.BuiltIns
+    log: logs.Log
+
+
+class Services(Struct, frozen=True):
+    """The services by their names in ipc.ports.Ports; None for what this device cannot have."""
+
+    secrets: secrets.Secrets | None = None
+
+    def running(self) -> list[Coroutine[Any, Any, None]]:
+        """What has to run for them."""
+        return [one.run() for one in (self.secrets,) if one is not None]
+
+
+def build(parts: Parts) -> Services:
+    return Services(secrets=secret_manager(parts))
+
+
+def secret_manager(parts: Parts) -> secrets.Secrets | None:
+    """The secret manager of a device with an identity, else None; without a role alias it serves what it has stored."""
+    cloud, client, connection, store = parts.cloud, parts.client, parts.connection, parts.store
+    if cloud is None or client is None or connection is None:
+        return None
+    log = parts.log.bind(part="secrets")
+
+    def region(secret: str) -> str:
+        usual = str(_settings(store, builtin.NUCLEUS).get("awsRegion") or "us-east-1")
+        return secret_words.region(secret, usual)
+
+    def endpoint(secret: str) -> str:
+        given = [_settings(store, name).get("marram") for name in (builtin.SECRET_MANAGER, builtin.NUCLEUS)]
+        named = [str(one.get("secretsEndpoint") or "") for one in given if isinstance(one, dict)]
+        return secret_words.endpoint(next(filter(None, named), ""), secret, region(secret))
+
+    def report(why: str) -> None:
+        parts.known.report(builtin.SECRET_MANAGER, State.ERRORED if why else State.RUNNING, why)
+
+    made = secrets.Secrets(
+        strongbox.Strongbox(secrets_store.SecretStore(parts.where.root / "secrets"), cloud.private_key, log),
+        secretsmanager.SecretsManager(client, lambda: _credentials(parts.tokens), endpoint, region).get,
+        lambda: secret_words.read(_settings(store, builtin.SECRET_MANAGER)),
+        log,
+        report,
+    )
+    store.watch(("services", builtin.SECRET_MANAGER), lambda _changes: made.changed())
+    connection.on_connected(made.connected)
+    return made
+
+
+async def _credentials(tokens: token_exchange.TokenExchange | None) -> secretsmanager.Credentials:
+    """Those of the role alias, as components get them. Raises dataplane.Unavailable."""
+    failing = "cannot ask for secrets"
+    if tokens is None:
+        why = f"{failing}: this device has no role for it; set iotCredEndpoint and iotRoleAlias of {builtin.NUCLEUS}"
+        raise dataplane.Unavailable("CREDENTIAL_ENDPOINT_AUTH_FAILURE", why)
+    try:
+        answer = await tokens.current()
+    except TimeoutError:
+        raise dataplane.Unavailable("NETWORK_ERROR", f"{failing}: the cloud gives no credentials in time") from None
+    found = json.loads(answer.body)
+    if answer.status != 200:
+        code = "CREDENTIAL_ENDPOINT_AUTH_FAILURE" if 400 <= answer.status < 500 else "NETWORK_ERROR"
+        raise dataplane.Unavailable(code, f"{failing}: {found['message']}")
+    return secretsmanager.Credentials(found["AccessKeyId"], found["SecretAccessKey"], found["Token"])
+
+
+def _settings(store: configuration_store.ConfigurationStore, name: str) -> dict[str, Any]:
+    """The configuration of a built-in component."""
+    try:
+        found = configuration.get(store.tree, ("services", name, "configuration"))
+    except KeyError:
+        return {}
+    return found if isinstance(found, dict) else {}
