@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench crash conformance walk fuzz train clean
+.PHONY: demo test check format bench crash conformance walk fuzz ipc-soak train clean
 
 demo: .venv/.stamp
 	$(BIN)/marram demo
@@ -36,6 +36,9 @@ walk: .venv/.stamp
 
 fuzz: .venv/.stamp
 	$(BIN)/python -m pytest -q --hypothesis-profile fuzz tests/corpus tests/nucleus/host/test_files.py tests/nucleus/wire -k 'random or replaced or overwritten'
+
+ipc-soak: .venv/.stamp
+	$(BIN)/python -m tools.ipc_soak
 
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'

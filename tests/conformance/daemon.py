@@ -36,6 +36,10 @@ class Daemon:
     def until(self, met: Callable[[], bool], what: str) -> None:
         system.wait_for(met, lambda: f"{what}; log:\n{self.log()[-3000:]}", 30)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def log(self) -> str:
         path = self.root / "logs" / "greengrass.log"
         return path.read_text() if path.exists() else ""
