@@ -7,6 +7,7 @@ secret's labels lies on it. What may be read is what is configured now, whatever
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -230,9 +231,16 @@ def endpoint(configured: str, id_: str, usual_region: str) -> str:
         raise errors.NucleusError(
             "BAD_REQUEST", f"cannot use secretsEndpoint {configured[:200]!r}: it is no http(s) URL"
         )
-    if parts.scheme == "http" and host != "localhost" and not host.startswith("127.") and host != "::1":
+    if parts.scheme == "http" and not _is_loopback(host):
         why = (
             f"cannot use secretsEndpoint {configured[:200]!r}: secrets travel over https, http is for this machine only"
         )
         raise errors.NucleusError("BAD_REQUEST", why)
     return configured.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
