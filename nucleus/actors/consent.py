@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -77,7 +76,7 @@ class Consent:
             self._log.warning("consent.answer_ignored", why="recheckAfterMs is missing", **fields)
             return
         self._log.info("consent.answered", recheck_after_ms=recheck_after_ms, **fields)
-        self._change(consent.answer(self._round, component, recheck_after_ms, time.monotonic()))
+        self._change(consent.answer(self._round, component, recheck_after_ms, asyncio.get_running_loop().time()))
 
     # ---- what a deployment asks --------------------------------------------------------------------------------------
 
@@ -99,11 +98,11 @@ class Consent:
 
     async def _is_deferred(self, timeout_s: float, say: Callable[[str], None]) -> bool:
         """Asks all listeners once and waits for the outcome; True: after a deferral, so ask again."""
-        self._round = consent.Round(frozenset(self._streams), time.monotonic() + timeout_s)
+        self._round = consent.Round(frozenset(self._streams), asyncio.get_running_loop().time() + timeout_s)
         self._tell(self._event)
         while True:
             self._news.clear()
-            now = time.monotonic()
+            now = asyncio.get_running_loop().time()
             verdict = consent.judge(self._round, now)
             if isinstance(verdict, consent.Agreed | consent.AskAgain):
                 return isinstance(verdict, consent.AskAgain)

@@ -123,7 +123,9 @@ class Server:
         if isinstance(answer, dict):
             one.answer(answer)
         else:
-            self._tasks.create_task(self._finish(one, answer))
+            task = self._tasks.create_task(self._finish(one, answer))
+            if asyncio.iscoroutine(answer):  # when the server stops first, it has not begun
+                task.add_done_callback(lambda _, begun=answer: begun.close())  # type: ignore[misc]
 
     async def _finish(self, one: call.Call, pending: Awaitable[dict[str, Any]]) -> None:
         try:

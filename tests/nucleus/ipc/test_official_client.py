@@ -13,7 +13,7 @@ import pytest
 from awsiot import eventstreamrpc
 from awsiot.greengrasscoreipc import model
 
-from nucleus.core import local
+from nucleus.core import component, local
 from nucleus.ipc import operations
 from nucleus.wire import extensions, shapes
 from tests.nucleus import fakes_ipc
@@ -586,7 +586,7 @@ def test_local_deployment_when_created_then_request_reaches_the_deployer(
         add={"a": "1.0.0"},
         remove=("b",),
         updates={"a": {"MERGE": {"x": 1}, "RESET": ["/y"]}},
-        run_with={"a": fakes_ipc.component.RunWith("u", 1024, 0.5)},
+        run_with={"a": component.RunWith("u", 1024, 0.5)},
         recipe_directory=str(tmp_path),
         artifacts_directory=str(tmp_path),
         failure_policy="DO_NOTHING",
