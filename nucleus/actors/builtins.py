@@ -31,8 +31,7 @@ class BuiltIns:
 
     def report(self, name: str, state: State, reason: str = "") -> None:
         """Called by the service behind a built-in: RUNNING, or ERRORED with a reason for people."""
-        known = self._reported.get(name)
-        if known is not None and known[:2] == (state, reason):
+        if self._reported.get(name, (State.RUNNING, ""))[:2] == (state, reason):
             return
         self._reported[name] = (state, reason, time.time())
         self._on_change(self._one(name, status.VERSION))

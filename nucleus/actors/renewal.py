@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,13 +18,12 @@ from typing import Any
 from msgspec import Struct
 
 from nucleus.core import certificate, errors
-from nucleus.host import files, logs
+from nucleus.host import files, logs, vault
 
 RENEW = "/marram/v1/certificates/renew"
 CONFIRM = "/marram/v1/certificates/confirm"
 DAY_S, HOUR_S = 86_400.0, 3_600.0
 BEFORE_DAYS = 30
-_KEY_S = 30.0
 _PROOFS, _PROOF_PAUSE_S = 3, 2.0
 
 Call = Callable[[str, str, bytes, "Pair | None"], Awaitable[tuple[int, bytes]]]
@@ -145,23 +143,10 @@ class Renewal:
 
     async def _key(self) -> dict[str, Any]:
         """A new key and its request, from the vault's process; the key comes through a pipe."""
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "nucleus.vault", "csr", stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
-        )
         try:
-            async with asyncio.timeout(_KEY_S):
-                output, said = await process.communicate()
-        except TimeoutError:
-            raise errors.NucleusError("IO_ERROR", f"cannot make a key: no result within {_KEY_S:g} s") from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            why = said.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-            raise errors.NucleusError("IO_ERROR", f"{why[0]}; the present certificate stays in use")
-        return dict(json.loads(output))
+            return await vault.call("csr")
+        except errors.NucleusError as error:
+            raise errors.NucleusError(error.code, f"{error.detail}; the present certificate stays in use") from error
 
 
 def _refused(what: str, status: int, body: bytes) -> errors.NucleusError:

@@ -63,6 +63,8 @@ class Secrets:
         if found != self._settings:
             self._settings = found
             self._tries = 0
+            self._failed.clear()
+            self._answered_at.clear()
             self._wake.set()
 
     def connected(self) -> None:

@@ -41,10 +41,11 @@ class Configured(Struct, frozen=True):
 
 
 class Settings(Struct, frozen=True):
-    """`every_s` 0: not refreshed periodically. `problems` are sentences about what was left out."""
+    """`every_s` 0: not refreshed periodically; `endpoint` "": AWS's. `problems` are sentences about what was left out."""
 
     secrets: tuple[Configured, ...] = ()
     every_s: float = 0.0
+    endpoint: str = ""
     problems: tuple[str, ...] = ()
 
 
@@ -82,7 +83,14 @@ def read(configuration: Mapping[str, Any]) -> Settings:
     if len(found) > LIMIT_SECRETS:
         problems.append(f"cannot use all of cloudSecrets: at most {LIMIT_SECRETS} are kept on a device")
     secrets = tuple(found.values())[:LIMIT_SECRETS]
-    return Settings(secrets, _interval(members.get("periodicrefreshintervalmin"), problems), tuple(problems))
+    every_s = _interval(members.get("periodicrefreshintervalmin"), problems)
+    return Settings(secrets, every_s, address(configuration), tuple(problems))
+
+
+def address(configuration: Mapping[str, Any]) -> str:
+    """`marram.secretsEndpoint` of a component's configuration, "" if it is not set."""
+    ours = configuration.get("marram")
+    return str(ours.get("secretsEndpoint") or "") if isinstance(ours, Mapping) else ""
 
 
 def _entry(entry: Any, where: str, problems: list[str]) -> Configured | None:

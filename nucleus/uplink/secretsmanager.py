@@ -85,7 +85,10 @@ class SecretsManager:
         request.body_stream = streams.BytesIO(body)
         provider = auth.AwsCredentialsProvider.new_static(given.access_key, given.secret_key, given.token or None)
         how = auth.AwsSigningConfig(credentials_provider=provider, region=region, service="secretsmanager")
-        await asyncio.wrap_future(auth.aws_sign_request(request, how))
+        try:
+            await asyncio.wrap_future(auth.aws_sign_request(request, how))
+        except Exception as error:  # AwsCrtError
+            raise errors.NucleusError("BAD_REQUEST", f"cannot sign a request to {url}: {error}") from error
         return {name: value for name, value in request.headers if name.lower() not in ("host", "content-length")}
 
 
