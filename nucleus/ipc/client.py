@@ -15,7 +15,7 @@ side. One client belongs to one thread. A broken connection does not come back: 
 
 from __future__ import annotations
 
-import base64
+import binascii
 import collections
 import json
 import os
@@ -24,9 +24,11 @@ import socket
 import struct
 import time
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing and pathlib would cost a component a megabyte
+    from collections.abc import Iterator
+    from typing import Any
 
 SOCKET_VARIABLE = "AWS_GG_NUCLEUS_DOMAIN_SOCKET_FILEPATH_FOR_COMPONENT"
 TOKEN_VARIABLE = "SVCUID"  # noqa: S105 the name of a variable
@@ -92,7 +94,7 @@ class Client:
 
     def publish_to_iot_core(self, topic: str, payload: bytes, qos: int = 1) -> None:
         """Hands a message for the cloud to the nucleus; it is in the nucleus's spool when this returns."""
-        body = {"topicName": topic, "qos": str(qos), "payload": base64.b64encode(payload).decode()}
+        body = {"topicName": topic, "qos": str(qos), "payload": _base64(payload)}
         self.call("PublishToIoTCore", body)
 
     def update_state(self, state: str) -> None:
@@ -314,8 +316,9 @@ def _connect(path: str) -> socket.socket:
     try:
         address = path
         if len(os.fsencode(path)) > _PATH_LIMIT:  # name the folder by a descriptor
-            folder = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY)
-            address = f"/proc/self/fd/{folder}/{Path(path).name}"
+            parent, slash, name = path.rpartition("/")
+            folder = os.open(parent + slash or ".", os.O_RDONLY | os.O_DIRECTORY)
+            address = f"/proc/self/fd/{folder}/{name}"
         connection.connect(address)
     except OSError as error:
         connection.close()
@@ -331,8 +334,12 @@ def _connect(path: str) -> socket.socket:
 
 def _message(message: Any) -> dict[str, Any]:
     if isinstance(message, (bytes, bytearray)):
-        return {"binaryMessage": {"message": base64.b64encode(message).decode()}}
+        return {"binaryMessage": {"message": _base64(message)}}
     return {"jsonMessage": {"message": message}}
+
+
+def _base64(data: bytes | bytearray) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def _refusal(body: dict[str, Any]) -> IPCError:

@@ -169,7 +169,8 @@ def test_file_when_copied_alone_then_runs_from_the_environment_without_our_packa
 ) -> None:
     token = world.do(lambda: world.add("test.Mine", access=fakes_ipc.EVERYTHING, rate=5))
     shutil.copy(client.__file__, tmp_path / "marram_ipc.py")
-    code = "import marram_ipc; print(marram_ipc.Client().get_configuration('rate'))"
+    memory = "[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')][0]"
+    code = f"import marram_ipc; print(marram_ipc.Client().get_configuration('rate'), {memory})"
     environment = {client.SOCKET_VARIABLE: str(world.path), client.TOKEN_VARIABLE: token, "PATH": os.environ["PATH"]}
 
     done = subprocess.run(
@@ -181,7 +182,10 @@ def test_file_when_copied_alone_then_runs_from_the_environment_without_our_packa
         timeout=30,
     )
 
-    assert (done.stdout, done.stderr) == ("5\n", "")
+    assert done.stderr == ""
+    rate, resident_kib = done.stdout.split()
+    assert rate == "5"
+    assert int(resident_kib) <= 12 * 1024
 
 
 # ---- the socket's file ---------------------------------------------------------------------------------------------------
