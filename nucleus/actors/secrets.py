@@ -20,6 +20,7 @@ from nucleus.uplink import dataplane, secretsmanager
 
 FIRST_AGAIN_S, LAST_AGAIN_S = 10.0, 300.0  # after the cloud could not be asked
 REFUSED_AGAIN_S = 3_600.0
+QUESTION_S = 20.0  # for one question, with the credentials that it may need first
 REMEMBERED_S = 10.0  # a failed question is not asked again for requests, unless they say `refresh`
 _BATCH_BYTES = 1024 * 1024
 
@@ -163,13 +164,21 @@ class Secrets:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            answer = await self._fetch(ask)
+            answer = await self._fetch_in_time(ask)
         except errors.NucleusError as error:
             self._failed[ask] = (loop.time() + self._remembered_s, error.detail)
             raise
         self._failed.pop(ask, None)
         self._answered_at[ask] = began
         return answer
+
+    async def _fetch_in_time(self, ask: secrets.Ask) -> secretsmanager.Answer:
+        try:
+            async with asyncio.timeout(QUESTION_S):
+                return await self._fetch(ask)
+        except TimeoutError:
+            why = f"cannot fetch secret {ask.secret} ({ask.label}): no answer within {QUESTION_S:g} s"
+            raise dataplane.Unavailable("NETWORK_ERROR", why) from None
 
     # ---- giving --------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import x25519
 from msgspec import structs
 
 from nucleus.actors import secrets, strongbox
@@ -434,3 +436,49 @@ async def test_open_when_there_are_many_then_one_process_serves_them_and_memory_
             assert (await one.get(arn))[1].decode().rstrip("x") == str(number)
             assert world.box.opened * 60_000 <= strongbox.PLAIN_BYTES + 120_000
         assert world.box.opened > 10
+
+
+async def test_resource_when_only_a_part_of_the_arn_is_known_then_the_cloud_is_asked_for_the_whole(
+    world: World,
+) -> None:
+    name, arn = world.service.create("x")
+    world.configure(arn[:-7])
+    world.device.offline = True
+
+    async with world.running() as one:
+        assert await one.resource(name) == arn[:-7]  # the cloud was asked a moment ago
+        world.device.offline = False
+        one._failed.clear()  # the moment is over
+        assert await one.resource(name) == arn
+        assert len(world.device.asked) == 1
+
+
+async def test_get_when_secrets_cannot_be_sealed_then_missing_with_the_reason_and_told(world: World) -> None:
+    _, arn = world.service.create("x")
+    world.configure(arn)
+    made = x25519.X25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    world.key = world.folder.parent / "odd.key"
+    world.key.write_bytes(made)
+
+    async with world.running() as one:
+        with pytest.raises(words.MissingError, match="neither EC, RSA nor Ed25519"):
+            await one.get(arn)
+
+    assert "neither EC" in world.reports[0]
+    assert not world.file.exists()
+
+
+async def test_get_when_the_disk_takes_nothing_then_from_memory_and_written_with_the_next_refresh(world: World) -> None:
+    _, arn = world.service.create("x")
+    world.configure(arn)
+    world.folder.write_text("in the way")
+
+    async with world.running() as one:
+        assert (await one.get(arn))[1] == b"x"
+        world.folder.unlink()
+        world.service.put(arn, "y")
+        assert (await one.get(arn, refresh=True))[1] == b"y"
+
+    assert world.file.exists()
