@@ -142,7 +142,9 @@ class Secrets:
         absent = secrets.missing(settings, self._box.versions)
         refused = [failures[ask].detail for ask in absent if ask in failures and failures[ask].code != "NETWORK_ERROR"]
         self._report(refused[0] if refused else "")
-        self._log.info("secrets.refreshed", kept=len(self._box.versions), failed=len(failures), missing=len(absent))
+        if settings.secrets:
+            kept = len(self._box.versions)
+            self._log.info("secrets.refreshed", kept=kept, failed=len(failures), missing=len(absent))
 
     def _pause(self, settings: secrets.Settings, failures: Failures) -> float:
         waits = [settings.every_s] if settings.every_s else []

@@ -41,7 +41,10 @@ async def get(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 def _manager(one: call.Call) -> ports.Secrets:
     found = one.ports.secrets
     if found is None:
-        what = "cannot get secrets: this nucleus has no cloud; set up system and iotDataEndpoint, iotCredEndpoint, iotRoleAlias"
+        what = (
+            "cannot get secrets: aws.greengrass.SecretManager needs a device with an identity; set up `system`, and"
+            " iotDataEndpoint, iotCredEndpoint and iotRoleAlias of aws.greengrass.Nucleus"
+        )
         raise rpc.OperationError("ServiceError", what)
     return found
 
