@@ -33,6 +33,12 @@ VERBS = (
         "Shows what a local deployment would do, touching nothing.",
     ),
     ("deployment explain", "nucleus.cli.deployment_plan:explain", "Says why each component is there in this version."),
+    ("pubsub", "", "Messages between the components of this device."),
+    ("pubsub pub", "nucleus.cli.messages:local_publish", "Publishes a message to the components of this device."),
+    ("pubsub sub", "nucleus.cli.messages:local_subscribe", "Prints what components publish, as it comes."),
+    ("iotcore", "", "Messages to and from the cloud, through this device's nucleus."),
+    ("iotcore pub", "nucleus.cli.messages:cloud_publish", "Publishes a message to the cloud."),
+    ("iotcore sub", "nucleus.cli.messages:cloud_subscribe", "Prints the cloud's messages, as they come."),
     ("config", "", "The configuration of components."),
     ("config get", "nucleus.cli.config:get", "Shows a component's configuration, and where each value came from."),
 )

@@ -16,6 +16,7 @@ from msgspec import Struct
 from nucleus.core import resources
 
 CLI = "aws.greengrass.Cli"
+PUBSUB = "aws.greengrass.ipc.pubsub"
 SHADOW = "aws.greengrass.ShadowManager"
 MQTT = "aws.greengrass.ipc.mqttproxy"
 
@@ -24,7 +25,7 @@ _PREFIX = "aws.greengrass#"
 SERVICES: Mapping[str, frozenset[str]] = {
     service: frozenset(name if name == "getCredentials" else _PREFIX + name for name in names.split())
     for service, names in {
-        "aws.greengrass.ipc.pubsub": "PublishToTopic SubscribeToTopic",
+        PUBSUB: "PublishToTopic SubscribeToTopic",
         MQTT: "PublishToIoTCore SubscribeToIoTCore SubscribeToIoTCoreConnectionStatus",
         "aws.greengrass.ipc.lifecycle": "PauseComponent ResumeComponent",
         "aws.greengrass.SecretManager": "GetSecretValue",
@@ -86,8 +87,10 @@ def explain(policies: Policies, caller: str, service: str, operation: str, resou
 
 
 def _is_trusted(caller: str, service: str) -> bool:
+    if caller.startswith("greengrass-cli#"):  # the device's own user: its commands, and messages (spec/nucleus.md 8.1)
+        return service in (CLI, PUBSUB, MQTT)
     if service == CLI:
-        return caller == CLI or caller.startswith("greengrass-cli#")
+        return caller == CLI
     return service == SHADOW == caller
 
 
