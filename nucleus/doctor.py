@@ -19,7 +19,7 @@ from nucleus.ipc import client
 
 CGROUPS = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "cpu", "freezer")
-PRIVATE = ("config", "deployments", "logs", "run", "packages/recipes")  # 0700, spec/nucleus.md 9.1
+PRIVATE = ("config", "deployments", "logs", "run", "secrets", "packages/recipes")  # 0700, spec/nucleus.md 9.1
 SHARED = ("", "packages", "packages/artifacts", "packages/artifacts-unarchived", "work", "cli_ipc_info")  # 0755
 
 
