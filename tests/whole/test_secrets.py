@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nucleus import identity
 from tests.nucleus import cloud_secrets
 from tests.whole.test_deployments import recipe, target
 from tools import system as systems
@@ -49,7 +51,17 @@ def _device(system: systems.System, thing: str) -> Path:
     return folder
 
 
-def test_component_when_it_asks_for_a_secret_then_it_gets_it_even_after_a_crash_without_any_cloud(
+def _renew(system: systems.System, folder: Path) -> None:
+    """Another certificate with another key, as a renewal leaves it for the next start."""
+    made = system.client("iot").create_keys_and_certificate(setAsActive=True)
+    (folder / "device-2.pem").write_text(made["certificatePem"])
+    (folder / "device-2.key").write_text(made["keyPair"]["PrivateKey"])
+    names = {"certificateFilePath": str(folder / "device-2.pem"), "privateKeyPath": str(folder / "device-2.key")}
+    replaces = hashlib.sha256((folder / "device.pem").read_bytes()).hexdigest()
+    identity.save(folder, {"system": names, "nucleus": {}, "replaces": replaces})
+
+
+def test_component_when_it_asks_for_a_secret_then_it_gets_it_even_after_a_crash_with_a_new_key_and_no_cloud(
     system: systems.System, component: str
 ) -> None:
     thing = f"sec{component[-1]}"
@@ -80,6 +92,7 @@ def test_component_when_it_asks_for_a_secret_then_it_gets_it_even_after_a_crash_
         assert json.loads(read.read_text()) == [arn, ["AWSCURRENT"], "the-value", refusal + other_arn]
     system.kill(thing, signal.SIGKILL)
     read.unlink()
+    _renew(system, folder)
     (folder / "ca.pem").write_text((folder / "device.pem").read_text())  # the cloud is a stranger from now on
 
     system.start_nucleus(thing)
@@ -87,5 +100,6 @@ def test_component_when_it_asks_for_a_secret_then_it_gets_it_even_after_a_crash_
     systems.wait_for(read.exists, "the component to read its secret from the device", 40)
     assert json.loads(read.read_text())[:3] == [arn, ["AWSCURRENT"], "the-value"]
     system.kill(thing, 15)
+    assert json.loads((folder / "secrets" / "secrets.json").read_text())["key_file"] == str(folder / "device-2.key")
     kept = [path for path in folder.rglob("*") if path.is_file() and path != read]
     assert not [path for path in kept if b"the-value" in path.read_bytes()]
