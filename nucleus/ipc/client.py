@@ -73,8 +73,7 @@ class Client:
 
     def call(self, operation: str, request: dict[str, Any] | None = None, *, timeout_s: float = 0) -> dict[str, Any]:
         """One operation by its short name, e.g. `call("GetConfiguration", {"keyPath": ["rate"]})`. Raises IPCError."""
-        stream_id = self._open(operation, request)
-        return self._answer(stream_id, operation, timeout_s or self.timeout_s)
+        return self._answer(self._open(operation, request), operation, timeout_s or self.timeout_s)
 
     def subscribe(self, operation: str, request: dict[str, Any] | None = None) -> Subscription:
         """Opens a subscription; returns when the nucleus has accepted it. Raises IPCError."""
@@ -94,8 +93,8 @@ class Client:
 
     def publish_to_iot_core(self, topic: str, payload: bytes, qos: int = 1) -> None:
         """Hands a message for the cloud to the nucleus; it is in the nucleus's spool when this returns."""
-        body = {"topicName": topic, "qos": str(qos), "payload": _base64(payload)}
-        self.call("PublishToIoTCore", body)
+        text = binascii.b2a_base64(payload, newline=False).decode()
+        self.call("PublishToIoTCore", {"topicName": topic, "qos": str(qos), "payload": text})
 
     def update_state(self, state: str) -> None:
         """Reports the component's own state: RUNNING or ERRORED."""
@@ -103,10 +102,8 @@ class Client:
 
     def get_configuration(self, *key_path: str, component: str = "") -> Any:
         """The value at a key path, a leaf unwrapped."""
-        request: dict[str, Any] = {"keyPath": list(key_path)}
-        if component:
-            request["componentName"] = component
-        value = self.call("GetConfiguration", request)["value"]
+        of_whom = {"componentName": component} if component else {}
+        value = self.call("GetConfiguration", {"keyPath": list(key_path), **of_whom})["value"]
         if key_path and isinstance(value, dict) and [name.lower() for name in value] == [key_path[-1].lower()]:
             return next(iter(value.values()))
         return value
@@ -322,9 +319,8 @@ def _connect(path: str) -> socket.socket:
         connection.connect(address)
     except OSError as error:
         connection.close()
-        raise IPCError(
-            "ConnectionError", f"cannot connect to {path}: {error.strerror}; is the nucleus running?"
-        ) from None
+        what = f"cannot connect to {path}: {error.strerror}; is the nucleus running?"
+        raise IPCError("ConnectionError", what) from None
     finally:
         if folder >= 0:
             os.close(folder)
@@ -334,12 +330,8 @@ def _connect(path: str) -> socket.socket:
 
 def _message(message: Any) -> dict[str, Any]:
     if isinstance(message, (bytes, bytearray)):
-        return {"binaryMessage": {"message": _base64(message)}}
+        return {"binaryMessage": {"message": binascii.b2a_base64(message, newline=False).decode()}}
     return {"jsonMessage": {"message": message}}
-
-
-def _base64(data: bytes | bytearray) -> str:
-    return binascii.b2a_base64(data, newline=False).decode()
 
 
 def _refusal(body: dict[str, Any]) -> IPCError:
