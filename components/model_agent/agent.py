@@ -4,10 +4,11 @@ Run as `agent.py --socket agent.sock --lease-seconds 600` in its work folder. It
 own store (agent_registry.py), listens, and only then reports RUNNING to the nucleus. Frames are those of
 agent_frames.py; requests and what a good reply adds to `"ok": true`:
 
-    {"op": "predict", "alias", "tensors": [{name, dtype, shape}]} + bytes -> component, version, tensors + bytes
+    {"op": "predict", "alias", "tensors": [{name, dtype, shape}], "deadline_s"} + bytes
+                                                            -> component, version, tensors + bytes
     {"op": "offer", "component", "version", "artifacts": folder}            -> message
     {"op": "release" or "withdraw", "component", "version"}                 -> message
-    {"op": "list"}                                                          -> models (agent_aliases.listed)
+    {"op": "list"}                                                          -> models (agent_aliases.listed), figures
 
 Every prediction says which component version gave it. A request that began with one model ends with it.
 Threads, not one loop: a request runs on its connection's thread, because onnxruntime computes outside of Python's lock
@@ -25,11 +26,13 @@ import socket
 import stat
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import agent_aliases
 import agent_check
+import agent_engine
 import agent_frames
 import agent_registry
 import model_client
@@ -38,6 +41,7 @@ CONNECTIONS_LIMIT = 64
 IDLE_S = 600.0  # a silent connection is closed; clients connect again
 FRAME_S = 10.0  # a frame that began must arrive, and an answer must be taken, within this
 LAST_REQUESTS_S = 2.0
+LONGEST_S = 60.0  # a request waits in the queue
 SOCKET_PATH_LIMIT_BYTES = 107
 
 
@@ -56,8 +60,9 @@ class RequestError(Exception):
 class Server:
     """Answers requests on a listening socket until the process ends."""
 
-    def __init__(self, aliases: agent_aliases.Aliases, listener: socket.socket) -> None:
+    def __init__(self, aliases: agent_aliases.Aliases, engine: agent_engine.Engine, listener: socket.socket) -> None:
         self._aliases = aliases
+        self._engine = engine
         self._listener = listener
         self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
         self._answering: set[int] = set()  # threads between a request and the end of its reply
@@ -121,7 +126,7 @@ class Server:
                 case "predict":
                     return self._predict(header, body)
                 case "list":
-                    return {"ok": True, "models": self._aliases.listed()}, b""
+                    return {"ok": True, "models": self._aliases.listed(), "figures": self._engine.figures()}, b""
                 case "offer" | "release" | "withdraw" as verb:
                     message = self._hand_over(verb, header)
                     print(f"{verb}: {message}", flush=True)
@@ -143,15 +148,19 @@ class Server:
         alias, tensors = _text(header, "alias"), header.get("tensors")
         if not isinstance(tensors, list):
             raise RequestError("INVALID_ARGUMENT", "predict needs a list of tensors")
-        serving = self._aliases.serving(alias)
-        if serving is None:
-            raise RequestError("NOT_READY", f"no model answers for {alias} yet")
-        described, answered = model_client.pack(serving.model.predict(model_client.unpack(tensors, body)))
+        deadline = time.monotonic() + min(_seconds(header, "deadline_s", LONGEST_S), LONGEST_S)
+        try:
+            answer = self._engine.predict(alias, model_client.unpack(tensors, body), deadline)
+        except agent_engine.NotReadyError as error:
+            raise RequestError("NOT_READY", str(error)) from None
+        except agent_engine.BusyError as error:
+            raise RequestError("BUSY", str(error)) from None
+        described, answered = model_client.pack(answer.outputs)
         if len(answered) > agent_frames.BODY_LIMIT_BYTES:
             raise RequestError(
                 "INVALID_ARGUMENT", f"the answer of {len(answered)} bytes is above the limit; send smaller batches"
             )
-        reply = {"ok": True, "component": serving.component, "version": serving.version, "tensors": described}
+        reply = {"ok": True, "component": answer.component, "version": answer.version, "tensors": described}
         return reply, answered
 
     def _hand_over(self, verb: str, header: dict[str, Any]) -> str:
@@ -207,11 +216,19 @@ def _text(header: dict[str, Any], key: str) -> str:
     return value
 
 
+def _seconds(header: dict[str, Any], key: str, default: float) -> float:
+    value = header.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise RequestError("INVALID_ARGUMENT", f"{key} must be a number of seconds")
+    return float(value)
+
+
 def main(arguments: list[str]) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     parser = argparse.ArgumentParser(prog="agent.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--socket", default="agent.sock")
     parser.add_argument("--lease-seconds", type=float, default=600.0)
+    parser.add_argument("--cores", type=int, default=1, help="requests that compute at a time")
     parser.add_argument("--store", type=Path, default=Path("registry"))
     given = parser.parse_args(arguments)
     stopped = threading.Event()
@@ -222,7 +239,8 @@ def main(arguments: list[str]) -> int:
         aliases = agent_aliases.Aliases(registry, given.lease_seconds)
         for line in aliases.restore():
             print(f"restored: {line}", flush=True)
-        server = Server(aliases, listen(given.socket))
+        engine = agent_engine.Engine(aliases.serving, given.cores)
+        server = Server(aliases, engine, listen(given.socket))
         threading.Thread(target=server.run, daemon=True).start()
         print(f"listening on {given.socket}", flush=True)
         report_running()

@@ -77,7 +77,13 @@ class Client:
         pause_s, tries = _FIRST_PAUSE_S, 0
         while True:
             tries += 1
-            header, answered, reason = self._ask({"op": "predict", "alias": alias, "tensors": described}, body, end)
+            asked = {
+                "op": "predict",
+                "alias": alias,
+                "tensors": described,
+                "deadline_s": max(end - time.monotonic(), 0.0),
+            }
+            header, answered, reason = self._ask(asked, body, end)
             if header.get("ok") is True:
                 outputs = unpack(header["tensors"], answered)
                 return Answer(header["component"], header["version"], outputs, tries)

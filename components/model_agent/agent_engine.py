@@ -1,0 +1,179 @@
+"""The one place where models compute: a budget of cores shared fairly, deadlines in the queue, figures per alias.
+
+In: (alias, arrays, deadline) from any door. Out: an Answer that says which component version gave it. The computing happens
+on the caller's thread once it has one of the `cores` places: with a free place there is no hand-over between threads,
+which would cost more than a small model. Fair: a free place goes to the waiting alias that has computed least, so a slow
+model cannot starve a quick one. The model is chosen when computing begins, so a request never mixes two versions.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+WAITING_LIMIT = 256  # requests that wait for one alias; one more is refused at once
+LATENCY_BOUNDS_MS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+class NotReadyError(Exception):
+    """No model answers for this alias (yet)."""
+
+
+class BusyError(Exception):
+    """The deadline passed in the queue, or the queue is full."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`queued_ms` is the time before computing, `computed_ms` that of the model."""
+
+    outputs: dict[str, Array]
+    component: str
+    version: str
+    queued_ms: float
+    computed_ms: float
+
+
+@dataclass
+class Figures:
+    """What an alias did since the agent started; `latency` counts by LATENCY_BOUNDS_MS, the last beyond them."""
+
+    count: int = 0
+    errors: int = 0
+    refused: int = 0  # by a full queue or a deadline
+    computed_s: float = 0.0
+    latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
+
+    def quantile_ms(self, part: float) -> float:
+        """The bound below which this part of the answers took; the last bound for what was beyond it."""
+        wanted, seen = part * sum(self.latency), 0
+        for bound, count in zip((*LATENCY_BOUNDS_MS, LATENCY_BOUNDS_MS[-1]), self.latency, strict=True):
+            seen += count
+            if seen >= wanted and seen:
+                return float(bound)
+        return 0.0
+
+
+class _Place:
+    """A caller that waits for a core; `given` is set when it has one."""
+
+    def __init__(self) -> None:
+        self.given = threading.Event()
+
+
+class Engine:
+    """`serving` names what answers for an alias now (agent_aliases.Aliases.serving); `cores` requests compute at a time."""
+
+    def __init__(self, serving: Callable[[str], Any], cores: int = 1, waiting_limit: int = WAITING_LIMIT) -> None:
+        self._serving = serving
+        self._waiting_limit = waiting_limit
+        self._free = max(1, cores)
+        self._lock = threading.Lock()
+        self._waiting: dict[str, collections.deque[_Place]] = {}
+        self._used_s: dict[
+            str, float
+        ] = {}  # what fairness goes by; an alias that was idle starts level with the others
+        self._figures: dict[str, Figures] = {}
+
+    def predict(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
+        """`deadline` by time.monotonic(). Raises NotReadyError, BusyError, agent_check.InputError."""
+        begun = time.monotonic()
+        if self._serving(alias) is None:
+            raise NotReadyError(f"no model answers for {alias} yet")
+        self._take_place(alias, deadline)
+        started = time.monotonic()
+        try:
+            serving = self._serving(alias)
+            if serving is None:
+                raise NotReadyError(f"no model answers for {alias} any more")
+            outputs = serving.model.predict(inputs)
+        except BaseException:
+            self._done(alias, begun, started, failed=True)
+            raise
+        computed_s = self._done(alias, begun, started, failed=False)
+        return Answer(outputs, serving.component, serving.version, (started - begun) * 1000, computed_s * 1000)
+
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """For each alias that was asked: counts, latencies in ms, requests that wait now."""
+        with self._lock:
+            return {
+                alias: {
+                    "count": one.count,
+                    "errors": one.errors,
+                    "refused": one.refused,
+                    "waiting": len(self._waiting.get(alias, ())),
+                    "mean_ms": round(one.computed_s / one.count * 1000, 3) if one.count else 0.0,
+                    "p50_ms": one.quantile_ms(0.5),
+                    "p99_ms": one.quantile_ms(0.99),
+                    "latency_ms": dict(zip((*map(str, LATENCY_BOUNDS_MS), "more"), one.latency, strict=True)),
+                }
+                for alias, one in self._figures.items()
+            }
+
+    def forget(self, alias: str) -> None:
+        """The alias is gone; its figures go, too."""
+        with self._lock:
+            self._figures.pop(alias, None)
+            self._used_s.pop(alias, None)
+
+    # ---- places ------------------------------------------------------------------------------------------------------
+
+    def _take_place(self, alias: str, deadline: float) -> None:
+        with self._lock:
+            figures = self._figures.setdefault(alias, Figures())
+            if self._free and not self._waiting:
+                self._free -= 1
+                return
+            queue = self._waiting.setdefault(alias, collections.deque())
+            if len(queue) >= self._waiting_limit:
+                figures.refused += 1
+                raise BusyError(f"{self._waiting_limit} requests wait for {alias} already")
+            if not queue:
+                self._used_s[alias] = max(self._used_s.get(alias, 0.0), self._least_used())
+            place = _Place()
+            queue.append(place)
+        if place.given.wait(max(0.0, deadline - time.monotonic())):
+            return
+        with self._lock:
+            if place.given.is_set():  # it came in the moment we gave up
+                return
+            self._leave(alias, place)
+            figures.refused += 1
+        raise BusyError(f"the deadline passed while {alias} was computing for others")
+
+    def _leave(self, alias: str, place: _Place) -> None:
+        queue = self._waiting[alias]
+        queue.remove(place)
+        if not queue:
+            del self._waiting[alias]
+
+    def _least_used(self) -> float:
+        return min((self._used_s.get(alias, 0.0) for alias in self._waiting if self._waiting[alias]), default=0.0)
+
+    def _done(self, alias: str, begun: float, started: float, *, failed: bool) -> float:
+        """Gives the place to who waits, and counts; returns the seconds of computing."""
+        now = time.monotonic()
+        computed_s = now - started
+        with self._lock:
+            self._used_s[alias] = self._used_s.get(alias, 0.0) + computed_s
+            figures = self._figures.setdefault(alias, Figures())
+            figures.count += 1
+            figures.errors += failed
+            figures.computed_s += computed_s
+            figures.latency[bisect.bisect_left(LATENCY_BOUNDS_MS, (now - begun) * 1000)] += 1
+            if not self._waiting:
+                self._free += 1
+                return computed_s
+            following = min(self._waiting, key=lambda name: self._used_s.get(name, 0.0))
+            place = self._waiting[following][0]
+            self._leave(following, place)
+            place.given.set()
+        return computed_s
