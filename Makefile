@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench crash conformance walk fuzz ipc-soak train clean
+.PHONY: demo test check format bench crash conformance walk fuzz ipc-soak continuity train clean
 
 demo: .venv/.stamp
 	$(BIN)/marram demo
@@ -39,6 +39,9 @@ fuzz: .venv/.stamp
 
 ipc-soak: .venv/.stamp
 	$(BIN)/python -m tools.ipc_soak
+
+continuity: .venv/.stamp
+	$(BIN)/python -m tools.continuity
 
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import structs
 
-from nucleus import plugins, variables, wiring
+from nucleus import passing, plugins, variables, wiring
 from nucleus import settings as start
 from nucleus.actors import (
     bootstrap,
@@ -28,12 +28,12 @@ from nucleus.actors import (
     validation,
 )
 from nucleus.core import builtin, configuration, desired, errors, log_settings, run_as, status
-from nucleus.core.lifecycle import Effect, Health
-from nucleus.host import cli_token, files, launch, lock, logs, notify, places, process
+from nucleus.core.lifecycle import Health
+from nucleus.host import cli_token, files, launch, logs, notify, places
 from nucleus.ipc import ports, server
 from nucleus.store import components, deployments
 from nucleus.store import configuration as configuration_store
-from nucleus.uplink import artifacts, dataplane, http, listeners, mqtt, offline, spool
+from nucleus.uplink import artifacts, listeners, mqtt, offline
 
 
 def run(root: Path, config: Path | None = None) -> int:
@@ -45,26 +45,27 @@ def run(root: Path, config: Path | None = None) -> int:
     where = places.Places(root)
     for folder, mode in ((root, 0o755), (where.logs, 0o700), (where.config, 0o700), (where.processes, 0o700)):
         files.make_directory(folder, mode)
-    held = lock.take(root)
+    passed = passing.Passing(where, config)
+    log = logs.Log("nucleus", directory=where.logs)
     try:
-        log = logs.Log("nucleus", directory=where.logs)
         while True:
             settings = start.read(config or root / start.FILE, root)
-            code = asyncio.run(Daemon(where, settings, log).run())
+            code = asyncio.run(Daemon(where, settings, log, passed).run())
             by_itself = code == leaving.RESTART and launch.LOADER_VARIABLE not in os.environ
             if code != leaving.AGAIN and not by_itself:
                 return code
     finally:
-        os.close(held)
+        passed.close(log)
 
 
 class Daemon:
     """Every part of one nucleus; `run()` returns after an orderly stop."""
 
-    def __init__(self, where: places.Places, settings: start.Settings, log: logs.Log) -> None:
+    def __init__(self, where: places.Places, settings: start.Settings, log: logs.Log, passed: passing.Passing) -> None:
         self._places = where
         self._settings = settings
         self._log = log
+        self._passed = passed
         self._leaving = leaving.Leaving()
         self._notifier = notify.Notifier.from_environment(os.environ)
         self._cli_tokens: dict[str, str] = {}
@@ -73,19 +74,19 @@ class Daemon:
 
     async def run(self) -> int:
         started = time.monotonic()
-        ended = await asyncio.to_thread(process.end_survivors, self._places.processes, self._log)
+        ended = await self._passed.clear(self._log)
         self._log.info("nucleus.starting", version=status.VERSION, pid=os.getpid(), survivors_ended=ended)
         self._build()
-        allowed = self._deployer.restore()
+        carried = self._passed.state
+        allowed = self._deployer.restore(handed_over=carried is not None)
         try:
-            self._cli_tokens = cli_token.write(self._places, self._socket())
+            self._cli_tokens = carried.cli_tokens if carried else cli_token.write(self._places, self._socket())
         except errors.NucleusError as error:  # a full disk: the command line must wait, the components must not
             self._log.error("cli.no_token", why=error.detail)
         if self._tokens is not None:
-            await self._tokens.start()
-        for one in desired.installed(self._configuration.tree).values():
-            if one.name in allowed:
-                self._supervisor.adopt(one, Effect.START)
+            await self._tokens.start(carried.ports if carried else {})
+        wanted = [one for one in desired.installed(self._configuration.tree).values() if one.name in allowed]
+        await self._passed.start(self._supervisor, wanted, self._log)
         self._leaving.on_signals()
         async with asyncio.TaskGroup() as group:
             work = [group.create_task(part) for part in self._parts()]
@@ -93,6 +94,11 @@ class Daemon:
             self._log.info("nucleus.started", milliseconds=round((time.monotonic() - started) * 1000))
             self._notifier.tell("READY=1")
             code = await self._leaving.asked()
+            if code == leaving.HAND_OVER:
+                self._notifier.reloading()
+                parts = passing.Parts(self._server, self._supervisor, self._tokens, self._cli_tokens)
+                await self._passed.over(parts, work[0], self._log)  # returns only when it is impossible
+                code = leaving.RESTART
             self._notifier.ending(code)
             self._log.info("nucleus.stopping", code=code)
             work[0].cancel()  # the deployer first: nothing may be started while everything is stopped
@@ -129,14 +135,15 @@ class Daemon:
         )
         self._supervisor.set_defaults(self._defaults())
         self._configuration.watch(("services", builtin.NUCLEUS, "configuration"), self._nucleus_changed)
-        self._connect()
+        self._http, self._connection, self._plane = wiring.connect(self._settings.cloud, log.bind(part="uplink"))
         self._store = components.ComponentStore(where)
         self._build_deployer(device)
         self._broker = broker.Broker()
         if self._connection is not None:
             self._build_cloud_side(self._connection, device)
         self._build_services(environment)
-        self._server = server.Server(self._socket(), self._ports(), log.bind(part="ipc"))
+        sockets = self._passed.state.sockets if self._passed.state else None
+        self._server = server.Server(self._socket(), self._ports(), log.bind(part="ipc"), carried=sockets)
 
     def _build_services(self, environment: dict[str, str]) -> None:
         log = self._log
@@ -153,29 +160,6 @@ class Daemon:
         self._services = plugins.build(
             plugins.Parts(cloud, self._http, self._connection, self._tokens, self._places, store, self._builtins, log)
         )
-
-    def _connect(self) -> None:
-        """The connection to the cloud, when there is one in the settings."""
-        cloud = self._settings.cloud
-        self._connection: mqtt.Connection | None = None
-        self._http: http.Http | None = None
-        self._plane: dataplane.DataPlane | None = None
-        if cloud is None:
-            return
-        identity: dict[str, Any] = {
-            "certificate": cloud.certificate,
-            "private_key": cloud.private_key,
-            "root_ca": cloud.root_ca,
-        }
-        log = self._log.bind(part="uplink")
-        try:
-            self._http = http.Http(**identity)
-        except errors.NucleusError as error:  # a damaged certificate must not keep the components from running
-            log.error("uplink.impossible", why=error.detail)
-            return
-        endpoint = mqtt.Endpoint(host=cloud.mqtt_host, port=cloud.mqtt_port, client_id=cloud.thing, **identity)
-        self._connection = mqtt.Connection(endpoint, spool.Spool(log), log)
-        self._plane = dataplane.DataPlane(self._http, cloud.data_plane_url, cloud.thing)
 
     def _build_deployer(self, device: desired.Device) -> None:
         client, plane, log = self._http, self._plane, self._log.bind(part="deployer")
@@ -260,6 +244,7 @@ class Daemon:
             consent=self._consent,
             validation=self._validation,
             plans=self._planner,
+            restart=lambda: self._leaving.ask(leaving.HAND_OVER),
             built_ins=self._builtins.health,
             **structs.asdict(self._services),
         )

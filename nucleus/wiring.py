@@ -12,7 +12,28 @@ from nucleus.core import builtin, configuration, errors
 from nucleus.core import telemetry as telemetry_words
 from nucleus.host import logs, places
 from nucleus.store import configuration as configuration_store
-from nucleus.uplink import http, mqtt
+from nucleus.uplink import dataplane, http, mqtt, spool
+
+
+def connect(
+    cloud: settings.Cloud | None, log: logs.Log
+) -> tuple[http.Http | None, mqtt.Connection | None, dataplane.DataPlane | None]:
+    """The ways to the cloud, when there is one in the settings."""
+    if cloud is None:
+        return None, None, None
+    identity: dict[str, Any] = {
+        "certificate": cloud.certificate,
+        "private_key": cloud.private_key,
+        "root_ca": cloud.root_ca,
+    }
+    try:
+        client = http.Http(**identity)
+    except errors.NucleusError as error:  # a damaged certificate must not keep the components from running
+        log.error("uplink.impossible", why=error.detail)
+        return None, None, None
+    endpoint = mqtt.Endpoint(host=cloud.mqtt_host, port=cloud.mqtt_port, client_id=cloud.thing, **identity)
+    connection = mqtt.Connection(endpoint, spool.Spool(log), log)
+    return client, connection, dataplane.DataPlane(client, cloud.data_plane_url, cloud.thing)
 
 
 def exchange(

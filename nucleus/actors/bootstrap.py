@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import structs
 
-from nucleus.actors import bootstrap_step, supervisor
+from nucleus.actors import bootstrap_step, leaving, supervisor
 from nucleus.core import bootstrap, builtin, component, configuration, desired, errors, release
 from nucleus.core.lifecycle import Effect, State
 from nucleus.host import launch, logs, places, process
@@ -67,7 +67,10 @@ class Bootstrapper:
         say("preparing the nucleus's own update")
         own = await self._own_update(record, wanted.components.get(release.COMPONENT))
         keys = bootstrap.restart_keys(_nucleus(before), _nucleus(wanted.tree))
-        self._note(record, own=own, restart_keys=keys)
+        previous = record.previous or {}
+        others = (one for name, one in wanted.components.items() if name != release.COMPONENT)
+        alone = all(previous.get(one.name) == one for one in others)
+        self._note(record, own=own, restart_keys=keys, alone=alone)
         tasks = bootstrap.forward(record.previous or {}, wanted.components)
         failure = await self._run_pending(record, tasks, "forward", say)
         if failure is not None:
@@ -84,7 +87,7 @@ class Bootstrapper:
             if facts.own is not None and other:
                 await asyncio.to_thread(self.launches.switch, facts.own.directory)
             self._note(record, asked=self._ask(code, facts.asked))
-            await self._leave(code, say)
+            await self._leave(leaving.HAND_OVER if other and bootstrap.may_hand_over(facts) else code, say)
         if facts.own is not None and other:
             cause = f"the nucleus was restarted for version {facts.own.new}, but {self._version} came up"
             record.failure = deployments.Failure(("NUCLEUS_RESTART_FAILURE",), cause)

@@ -49,8 +49,8 @@ class Deployer:
     def add_source(self, name: str, source: reporter.Source) -> None:
         self._reporter.add_source(name, source)
 
-    def restore(self) -> frozenset[str]:
-        """Reads the records at launch, plans back deployments that loop; returns the components that may start."""
+    def restore(self, *, handed_over: bool = False) -> frozenset[str]:
+        """Reads the records at launch, plans back those that crash it again and again; returns what may start."""
         found, bad = self._parts.store.load()
         self._records.extend(found)
         for sentence in bad:
@@ -58,7 +58,8 @@ class Deployer:
         launches = self._parts.bootstrapper.launches
         try:
             standing.heed_panic(self._parts.store, self._parts.configuration, self._records, launches, self._log)
-            standing.give_up_on_loops(self._parts.store, self._parts.configuration, self._records, self._log)
+            if not handed_over:
+                standing.give_up_on_loops(self._parts.store, self._parts.configuration, self._records, self._log)
             allowed = safe_mode.at_launch(self._parts.store, self._parts.configuration, self._records, self._log)
         except errors.NucleusError as error:  # a full disk must not keep the components from starting
             self._log.error("deployment.cannot_write", code=error.code, why=error.detail)

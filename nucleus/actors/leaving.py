@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from nucleus.host import reexec
+
 RESTART = 100  # the loader starts it again; without a loader the same process begins anew
+HAND_OVER = -2  # as RESTART, but components and their connections are handed over to the new process image
 AGAIN = -1  # the same process begins anew: the device has been given an identity
 
 
@@ -23,8 +26,9 @@ class Leaving:
 
     def on_signals(self) -> None:
         """SIGTERM and SIGINT end the daemon that runs in this loop."""
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in reexec.SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self.ask)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, reexec.SIGNALS)  # the image before this one blocked them
 
     async def asked(self) -> int:
         """Waits until somebody asks: no deadline, this is how long the daemon runs."""

@@ -35,6 +35,12 @@ def waiting_for(runners: Runners, one: runner.Runner) -> str:
     return one.waiting_for()
 
 
+def may_end(runners: Runners, *, all_end: bool) -> list[runner.Runner]:
+    """Those that shall end, were not told so yet, and that nothing which ends too needs any more."""
+    ending = [one for one in runners.values() if (one.removing or all_end) and not one.told_to_end]
+    return [one for one in ending if not is_needed(runners, one, all_end=all_end)]
+
+
 def is_needed(runners: Runners, one: runner.Runner, *, all_end: bool) -> bool:
     """Whether something that ends too depends on it and has not ended yet."""
     if one.life.state not in _ENDS_FIRST:

@@ -7,19 +7,16 @@ tell their end as an event.
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable
 from typing import Any, assert_never
 
-from msgspec import Struct, structs
+from msgspec import structs
 
-from nucleus.actors import carer, confiner, starter
+from nucleus.actors import carer, confiner, running, starter
 from nucleus.core import component, lifecycle, run_as, scripts
 from nucleus.core.lifecycle import Event, Kind, Phase, State
 from nucleus.host import confine, logs, process
-
-MAX_REASON = 300  # characters of a script's last line that go into the reason
 
 # phase: event when it succeeded, when there was nothing to run, when it failed
 OUTCOMES = {
@@ -32,14 +29,6 @@ OUTCOMES = {
 }
 
 
-class _Clock(Struct):
-    """The deadline of a running script; `timeout_s` 0 means none."""
-
-    began_at: float
-    timeout_s: float
-    timeout: asyncio.Timeout
-
-
 class Runner:
     """One component. `record` is the newest one; scripts use the one that `TakeRecord` took last."""
 
@@ -50,15 +39,15 @@ class Runner:
         self.since_at = time.time()
         self.removing = False
         self.told_to_end = False
-        self._used = record
+        self.used = record
         self._tools: starter.Tools | None = None
         self._starter: starter.Starter | None = None
         self._confiner: confiner.Confiner | None = None
         self._carer: carer.Carer | None = None
         self._output: logs.Output | None = None
         self._tasks: dict[Phase, asyncio.Task[None]] = {}
-        self._clocks: dict[Phase, _Clock] = {}
-        self._spawned = False
+        self._running: dict[Phase, running.Script] = {}
+        self.spawned = False
 
     def open(self, tools: starter.Tools) -> None:
         """Gives it the means to run scripts; until then commands must not be performed."""
@@ -85,7 +74,7 @@ class Runner:
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
-        self._clocks.clear()
+        self._running.clear()
 
     def perform(self, commands: Iterable[lifecycle.Command]) -> None:
         for command in commands:
@@ -100,8 +89,8 @@ class Runner:
                 case lifecycle.TakeRecord():
                     self._take_record()
                 case lifecycle.DropStartupDeadline():
-                    if Phase.STARTUP in self._clocks:
-                        self._clocks[Phase.STARTUP].timeout.reschedule(None)
+                    if Phase.STARTUP in self._running:
+                        self._running[Phase.STARTUP].drop_deadline()
                 case _:
                     assert_never(command)
         if self._carer is not None:
@@ -163,11 +152,24 @@ class Runner:
             return "the end of its processes"
         if self._carer is not None and self._carer.waiting_for():
             return self._carer.waiting_for()
-        clock = self._clocks.get(phase)
-        if clock is None:
-            return f"{phase.value.capitalize()} script"
-        limit = f" of {clock.timeout_s:.0f} s" if clock.timeout_s else ""
-        return f"{phase.value.capitalize()} script, {time.monotonic() - clock.began_at:.0f} s{limit}"
+        script = self._running.get(phase)
+        return script.progress() if script is not None else f"{phase.value.capitalize()} script"
+
+    # ---- to and from another process image (actors/handover.py) ------------------------------------------------------
+
+    def under_way(self) -> dict[Phase, running.Script | None]:
+        """The phases that are being carried out; None: nothing was started for it yet."""
+        return {phase: self._running.get(phase) for phase, task in self._tasks.items() if not task.done()}
+
+    def carry_on(self, phase: Phase, script: running.Script | None) -> None:
+        """Carries a phase on, from its beginning if nothing was started for it."""
+        self._begin(phase, self._kill() if phase is Phase.KILL else self._script(phase, script))
+
+    def settle(self, *, paused: bool) -> None:
+        """After the last `carry_on`."""
+        assert self._carer is not None and self._confiner is not None  # noqa: PT018
+        self._confiner.paused = paused
+        self._carer.follow(self.life.state)
 
     def _begin(self, phase: Phase, work: Coroutine[Any, Any, None]) -> None:
         assert self._tools is not None
@@ -175,67 +177,75 @@ class Runner:
 
     async def _kill(self) -> None:
         assert self._tools is not None
-        if self._spawned:
+        if self.spawned:
             left = await self._tools.processes.end(self.record.name)
             if left:
                 self._tools.log.error("component.processes_left", component=self.record.name, processes=left)
-            self._spawned = left > 0
+            self.spawned = left > 0
         await self._tools.post(self.record.name, Event(Kind.KILLED))
 
-    async def _script(self, phase: Phase) -> None:
-        """Runs a phase's script to its end and tells how it ended."""
+    async def _script(self, phase: Phase, resumed: running.Script | None = None) -> None:
+        """Runs a phase's script to its end, or one that was handed over, and tells how it ended."""
         assert self._tools is not None and self._starter is not None and self._carer is not None  # noqa: PT018
         done, nothing, failed = OUTCOMES[phase]
-        if phase in (Phase.INSTALL, Phase.STARTUP):
+        if phase in (Phase.INSTALL, Phase.STARTUP) and resumed is None:
             await self._carer.back_off(self.life)
             if self.life.doing is not phase:
                 return  # something else was asked for meanwhile
-        if phase is Phase.INSTALL:
-            await asyncio.to_thread(self._tools.before_install, self._used)
+        if phase is Phase.INSTALL and resumed is None:
+            await asyncio.to_thread(self._tools.before_install, self.used)
         try:
-            script = scripts.read(self._used, phase)
-            if script is None or self._starter.skips(self._used, script):
+            script = scripts.read(self.used, phase)
+            if resumed is not None:
+                await self._to_its_end(resumed)
+                event = Event(done)
+            elif script is None or self._starter.skips(self.used, script):
                 event = Event(nothing)
             else:
-                await self._to_its_end(phase, script)
+                await self._to_its_end(await self._begun(phase, script))
                 event = Event(done)
         except scripts.NotValid as error:
             event = Event(failed, scripts.status_code(phase, "CONFIG_NOT_VALID"), str(error))
         except starter.Failure as failure:
             event = Event(failed, scripts.status_code(phase, failure.what), failure.reason)
-        self._clocks.pop(phase, None)
+        self._running.pop(phase, None)
         if event.reason:
             self._tools.log.warning(
-                "component.script_failed", component=self._used.name, version=self._used.version, why=event.reason
+                "component.script_failed", component=self.used.name, version=self.used.version, why=event.reason
             )
         await self._tools.post(self.record.name, event)
 
-    async def _to_its_end(self, phase: Phase, script: scripts.Script) -> None:
-        """Returns after exit code 0. Raises starter.Failure otherwise."""
+    async def _begun(self, phase: Phase, script: scripts.Script) -> running.Script:
         assert self._tools is not None
-        assert self._carer is not None
         last: dict[str, str] = {}
         child = await self._start(phase, script, last)
-        self._tools.log.info("component.script_started", component=self._used.name, script=phase.value, pid=child.pid)
-        if phase is Phase.RUN:
+        self._tools.log.info("component.script_started", component=self.used.name, script=phase.value, pid=child.pid)
+        return running.Script(phase, child, last, script.timeout_s)
+
+    async def _to_its_end(self, one: running.Script) -> None:
+        """Returns after exit code 0. Raises starter.Failure otherwise."""
+        assert self._tools is not None and self._carer is not None  # noqa: PT018
+        phase, child = one.phase, one.child
+        self._running[phase] = one
+        if phase is Phase.RUN and self.life.doing is phase:
             await self._carer.spawned()
         try:
-            async with asyncio.timeout(script.timeout_s or None) as timeout:
-                self._clocks[phase] = _Clock(time.monotonic(), script.timeout_s, timeout)
-                self._tools.noticed()
-                code = await child.wait()
+            self._tools.noticed()
+            code = await one.wait()
         except TimeoutError:
             if phase not in (Phase.SHUTDOWN, Phase.UNINSTALL):  # there everything is ended next
                 await self._tools.processes.end_one(child)
-            why = f"{phase.value.capitalize()} script did not end within {script.timeout_s:g} s{_told(last)}"
+            why = f"{phase.value.capitalize()} script did not end within {one.timeout_s:g} s{running.told(one.last)}"
             raise starter.Failure("TIMEOUT", why) from None
         finally:
             early = phase is Phase.RUN and self._carer.stop_readiness()
         self._tools.log.info(
-            "component.script_ended", component=self._used.name, script=phase.value, pid=child.pid, code=code
+            "component.script_ended", component=self.used.name, script=phase.value, pid=child.pid, code=code
         )
         if code != 0:
-            raise starter.Failure("ERROR", f"{phase.value.capitalize()} script {_ended(code)}{_told(last)}")
+            raise starter.Failure(
+                "ERROR", f"{phase.value.capitalize()} script {running.ended(code)}{running.told(one.last)}"
+            )
         if early:
             await self._tools.post(self.record.name, Event(Kind.RUN_SPAWNED))
         if phase is Phase.STARTUP:
@@ -243,23 +253,27 @@ class Runner:
 
     async def _start(self, phase: Phase, script: scripts.Script, last: dict[str, str]) -> process.Process:
         assert self._starter is not None
-
-        def sink(stream: str, lines: list[str]) -> None:
-            last[stream] = next((line for line in reversed(lines) if line.strip()), last.get(stream, ""))
-            if self._output is not None:
-                self._output.write(stream, lines, phase=phase.value, state=self.life.state.name)
-
-        self._spawned = True
-        child = await self._starter.start(self._used, phase, script, sink)
+        self.spawned = True
+        child = await self._starter.start(self.used, phase, script, self.sink(phase, last))
         if phase in (Phase.STARTUP, Phase.RUN) and self._confiner is not None:
             self._confiner.enter(child.pid)
         return child
 
+    def sink(self, phase: Phase, last: dict[str, str]) -> process.Sink:
+        """Takes what a script writes to the component's log; `last` gets the last line of each stream."""
+
+        def take(stream: str, lines: list[str]) -> None:
+            last[stream] = next((line for line in reversed(lines) if line.strip()), last.get(stream, ""))
+            if self._output is not None:
+                self._output.write(stream, lines, phase=phase.value, state=self.life.state.name)
+
+        return take
+
     async def _probe(self, text: str, timeout_s: float) -> str:
         """Runs a script of the health check like one of the component's own; "" if it ended well, else why not."""
         assert self._tools is not None
-        step = {"setenv": self._used.lifecycle.get("setenv"), "probe": text}
-        script = scripts.read_step(structs.replace(self._used, lifecycle=step), "probe", timeout_s)
+        step = {"setenv": self.used.lifecycle.get("setenv"), "probe": text}
+        script = scripts.read_step(structs.replace(self.used, lifecycle=step), "probe", timeout_s)
         last: dict[str, str] = {}
         if script is None:
             return ""
@@ -272,29 +286,14 @@ class Runner:
                 code = await child.wait()
         except TimeoutError:
             await self._tools.processes.end_one(child)
-            return f"it did not end within {timeout_s:g} s{_told(last)}"
+            return f"it did not end within {timeout_s:g} s{running.told(last)}"
         finally:
             self._tools.processes.forget(child)
-        return f"it {_ended(code)}{_told(last)}" if code else ""
+        return f"it {running.ended(code)}{running.told(last)}" if code else ""
 
     def _take_record(self) -> None:
-        self._used = self.record
+        self.used = self.record
         if self._carer is not None:
-            self._carer.take(self._used)
+            self._carer.take(self.used)
         if self._starter is not None:
             self._starter.begin()
-
-
-def _ended(code: int) -> str:
-    if code > 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
-
-
-def _told(last: Mapping[str, str]) -> str:
-    """The last line of standard error, else of standard output: most programs say there why they give up."""
-    line = (last.get(process.STDERR) or last.get(process.STDOUT, "")).strip()
-    return f": {line[:MAX_REASON]}" if line else ""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
+import string
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +19,13 @@ from msgspec import Struct
 from nucleus.core import component, errors, run_as, scripts
 from nucleus.core.lifecycle import Event, Phase
 from nucleus.host import confine, files, logs, places, process, users
+
+TOKEN_LENGTH = 16
+
+
+def new_token() -> str:
+    """What a component proves itself with: 16 upper-case letters (spec/ipc.md 2.2)."""
+    return "".join(secrets.choice(string.ascii_uppercase) for _ in range(TOKEN_LENGTH))
 
 
 class Tools(Struct, frozen=True):

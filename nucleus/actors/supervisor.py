@@ -7,15 +7,14 @@ when their hard dependencies are ready and are stopped before them (spec/nucleus
 from __future__ import annotations
 
 import asyncio
-import secrets
-import string
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
-from nucleus.actors import keeper, readiness, runner, starter
+from nucleus.actors import handover, keeper, readiness, runner, starter
 from nucleus.core import errors, lifecycle, run_as, transitions
+from nucleus.core import handover as carrying
 from nucleus.core.component import Component
 from nucleus.core.lifecycle import Effect, Event, Health, Kind, State
 from nucleus.host import confine, logs, places, process
@@ -23,13 +22,6 @@ from nucleus.host import confine, logs, places, process
 QUEUE_SIZE = 10_000  # requests of the deployer and ends of scripts; both are bounded by the number of components
 MAX_REPORTS = 1000  # UpdateState beyond that is dropped: a component that reports so often says nothing
 STOP_S = 30.0  # for all Shutdown scripts together (spec/nucleus.md 2.7); after that KILL
-TOKEN_LENGTH = 16
-
-_REPORTS = {
-    "RUNNING": Kind.REPORTED_RUNNING,
-    "ERRORED": Kind.REPORTED_ERRORED,
-    "FINISHED": Kind.REPORTED_FINISHED,
-}
 
 Item = tuple[str, Event | Effect | None, int]  # component, what, generation; ("", None, 0) only wakes
 
@@ -64,6 +56,7 @@ class Supervisor:
         self._news = asyncio.Event()
         self._generation = 0
         self._stop_by: float | None = None
+        self._carried = carrying.Components(generation=0, number=0)
 
     # ---- requests ------------------------------------------------------------------------------------------------
 
@@ -103,12 +96,12 @@ class Supervisor:
 
     def report(self, name: str, state: str) -> None:
         """A component's UpdateState: RUNNING, ERRORED or FINISHED. What means nothing now is ignored with a warning."""
-        if name not in self._runners or state not in _REPORTS or self._queue.qsize() >= MAX_REPORTS:
+        if name not in self._runners or state not in lifecycle.REPORTS or self._queue.qsize() >= MAX_REPORTS:
             self._log.warning("component.report_dropped", component=name, state=state)
             return
         if state == "RUNNING" and self._runners[name].beat():
             return
-        self._put(name, Event(_REPORTS[state], reason=f"the component reported {state} by UpdateState"))
+        self._put(name, Event(lifecycle.REPORTS[state], reason=f"the component reported {state} by UpdateState"))
 
     def stop(self) -> None:
         """Ends all components, dependents first; `run` returns when that is done, at the latest after `stop_s`."""
@@ -133,6 +126,22 @@ class Supervisor:
         except confine.Unavailable:
             self.restart(name)
             raise
+
+    # ---- to and from another process image -------------------------------------------------------------------------
+
+    def carry(self) -> carrying.Components | None:
+        """Everything as it is in this moment; None while events wait or it does not run."""
+        if self._tools is None or not self._queue.empty():
+            return None
+        return handover.collect(self._runners.values(), self._tools.processes, self._generation)
+
+    def take_over(self, carried: carrying.Components, names: Container[str]) -> None:
+        """Before `run`: what was carried goes on, where it is among `names` or was being removed."""
+        self._carried, self._generation = carried, carried.generation
+        for one in carried.runners:
+            if one.removing or one.record.name in names:
+                self._runners[one.record.name] = handover.restore(one)
+                self._tokens[one.token] = one.record.name
 
     # ---- questions -----------------------------------------------------------------------------------------------
 
@@ -160,7 +169,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Runs until `stop` has ended every component. When cancelled it kills every process at once."""
-        processes = process.Processes(self._places.processes)
+        processes = process.Processes(self._places.processes, number=self._carried.number)
         try:
             async with asyncio.TaskGroup() as group:
                 self._tools = starter.Tools(
@@ -177,6 +186,7 @@ class Supervisor:
                 )
                 for one in self._runners.values():
                     one.open(self._tools)
+                handover.resume(self._runners, self._carried, processes)
                 await self._work()
                 for one in self._runners.values():
                     one.cancel()
@@ -267,22 +277,14 @@ class Supervisor:
 
     def _end_what_may_end(self) -> None:
         """Stops or removes what shall end and what no hard dependent needs any more; again, as some end at once."""
-        while found := [one for one in self._runners.values() if self._may_end(one)]:
+        while found := readiness.may_end(self._runners, all_end=self._stop_by is not None):
             for one in found:
                 one.told_to_end = True
                 self._step(one, Event(Kind.UNINSTALL if one.removing else Kind.STOP))
 
-    def _may_end(self, one: runner.Runner) -> bool:
-        ends = one.removing or self._stop_by is not None
-        needed = readiness.is_needed(self._runners, one, all_end=self._stop_by is not None)
-        return ends and not one.told_to_end and not needed
-
-    # ---- small things --------------------------------------------------------------------------------------------
-
     def _new_runner(self, one: Component) -> runner.Runner:
-        token = "".join(secrets.choice(string.ascii_uppercase) for _ in range(TOKEN_LENGTH))
-        made = runner.Runner(one, token)
-        self._tokens[token] = one.name
+        made = runner.Runner(one, starter.new_token())
+        self._tokens[made.token] = one.name
         if self._tools is not None:
             made.open(self._tools)
         return made

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from nucleus.core import builtin, configuration, credentials, errors
@@ -52,6 +53,7 @@ class TokenExchange:
         self._log = log
         self._upstream_s = upstream_s
         self._servers: dict[int, asyncio.Server] = {}
+        self._carried: dict[int, int] = {}
         self._wanted = -1
         self._changed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -59,10 +61,20 @@ class TokenExchange:
         self._answer: credentials.Answer | None = None
         self._open = 0
 
-    async def start(self) -> None:
-        """Opens the port and tells the environment: to be awaited before components start."""
+    async def start(self, carried: Mapping[int, int] | None = None) -> None:
+        """Opens the port and tells the environment: to be awaited before components start.
+
+        `carried` are the listening sockets of the process image before this one (port: descriptor).
+        """
         self._store.watch(SETTINGS, lambda _changes: self._changed.set())
+        self._carried = dict(carried or {})
         await self._listen()
+        for port in list(self._carried):
+            await self._bind(port)
+
+    def carry(self) -> dict[int, int]:
+        """The listening sockets for the next process image."""
+        return {port: server.sockets[0].fileno() for port, server in self._servers.items()}
 
     async def run(self) -> None:
         """Serves until cancelled."""
@@ -103,10 +115,17 @@ class TokenExchange:
             self._store.commit(changes)
 
     async def _bind(self, port: int) -> int:
+        known = self._settings().get("activePort")
+        if not port and known in self._carried:
+            port = int(known)
         if port in self._servers:
             return port
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: _Request(self), "127.0.0.1", port)
+        if port in self._carried:
+            given = socket.socket(fileno=self._carried.pop(port))
+            server = await loop.create_server(lambda: _Request(self), sock=given)
+        else:
+            server = await loop.create_server(lambda: _Request(self), "127.0.0.1", port)
         port = int(server.sockets[0].getsockname()[1])
         self._servers[port] = server
         return port

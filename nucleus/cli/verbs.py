@@ -4,6 +4,7 @@ VERBS = (
     ("nucleus", "", "The device daemon."),
     ("nucleus run", "nucleus.cli.nucleus_run:run", "Runs the nucleus of one device until it is told to stop."),
     ("nucleus install", "nucleus.cli.nucleus_install:install", "Installs the nucleus as a service of this machine."),
+    ("nucleus restart", "nucleus.cli.nucleus_restart:restart", "Restarts the nucleus; its components keep running."),
     ("nucleus uninstall", "nucleus.cli.nucleus_install:uninstall", "Stops and removes the service; data stays."),
     (
         "selftest",

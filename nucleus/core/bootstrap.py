@@ -64,6 +64,7 @@ class Facts(Struct, frozen=True, kw_only=True, omit_defaults=True):
     asked: Asked | None = None
     asked_back: Asked | None = None
     own: OwnUpdate | None = None
+    alone: bool = False  # nothing but the nucleus itself changes
     restart_keys: tuple[str, ...] = ()
 
 
@@ -133,6 +134,11 @@ def owed(facts: Mapping[str, Fact], *, restart: bool) -> int:
     if REBOOT in codes:
         return REBOOT
     return RESTART if restart or RESTART in codes else NOTHING
+
+
+def may_hand_over(facts: Facts) -> bool:
+    """Whether the nucleus's own update is all a restart is for: then components may go on running under the new one."""
+    return facts.own is not None and facts.alone and owed(facts.forward, restart=bool(facts.restart_keys)) == NOTHING
 
 
 def still_owed(code: int, asked: Asked | None, *, launch: str, boot: str) -> int:

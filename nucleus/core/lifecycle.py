@@ -154,6 +154,13 @@ class Health(Struct, frozen=True):
     waiting_for: str = ""
 
 
+REPORTS = {  # what a component may say of itself
+    "RUNNING": Kind.REPORTED_RUNNING,
+    "ERRORED": Kind.REPORTED_ERRORED,
+    "FINISHED": Kind.REPORTED_FINISHED,
+}
+
+
 class Illegal(Exception):  # noqa: N818  the word says it
     """Raised for an event that has no row in the component's present state; nothing has changed."""
 

@@ -7,15 +7,69 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
-Child = subprocess.Popen[bytes]
+Choose = Callable[[asyncio.AbstractEventLoop], "Exits"]
+
+
+class Child(Protocol):
+    """A child process: what subprocess.Popen offers of it."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def kill(self) -> None: ...
+
+
 Gone = Callable[[int], None]  # gets the exit code, minus the signal's number for a killed child
 
+UNKNOWN = 255
 LOOK_EVERY_S = 0.05  # of the thread on old kernels
+
+
+class Adopted:
+    """A child that the process image before this one has started: it has our pid, so the child is ours."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            self._reap(os.WNOHANG)
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Blocks. Raises subprocess.TimeoutExpired."""
+        until = time.monotonic() + (timeout or 0.0)
+        pause = threading.Event()
+        while (code := self.poll()) is None:
+            if timeout is None:
+                self._reap(0)
+            elif time.monotonic() > until:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            else:
+                pause.wait(LOOK_EVERY_S)
+        return code
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _reap(self, options: int) -> None:
+        try:
+            pid, status = os.waitpid(self.pid, options)
+        except ChildProcessError:  # somebody else has reaped it: how it ended is not known
+            self._code = UNKNOWN
+            return
+        if pid:
+            self._code = os.waitstatus_to_exitcode(status)
 
 
 class Exits(Protocol):

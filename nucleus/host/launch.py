@@ -40,6 +40,11 @@ class Launches:
         """The name of the directory that `current` leads to; "" when it leads nowhere."""
         return self._target("current")
 
+    def interpreter(self) -> str:
+        """The Python that runs this nucleus after a restart: what the loader would start, else the one that runs now."""
+        name = self.current()
+        return self._python(name) if self._under_loader and name else sys.executable
+
     def why_fixed(self) -> str:
         """Why another version cannot be launched here, or ""."""
         if not self._under_loader:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -38,6 +39,10 @@ class Notifier:
     def ending(self, code: int) -> None:
         """STOPPING=1 only if the daemon ends for good: systemd would stop the loader, which is to start it again."""
         self.tell("WATCHDOG=1" if code else "STOPPING=1")
+
+    def reloading(self) -> None:
+        """Before everything is handed over to another image of the program; READY=1 ends it."""
+        self.tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     async def watch_over(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs `work` (the deployer's loop) and feeds the watchdog for as long as it and the event loop live."""

@@ -6,6 +6,8 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from nucleus.core import handover
+
 MAX_LINE_BYTES = 8192  # a longer line is handed on in pieces
 CHUNK_BYTES = 16 * 1024
 MAX_DRAIN_BYTES = 1024 * 1024  # what a child may have left in its pipe; the kernel's default is 64 KiB
@@ -14,13 +16,21 @@ MAX_DRAIN_BYTES = 1024 * 1024  # what a child may have left in its pipe; the ker
 class Lines:
     """The read end of one pipe; `sink` gets the lines of one read together, without their ends."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptor: int, sink: Callable[[list[str]], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, descriptor: int, sink: Callable[[list[str]], None], rest: bytes = b""
+    ) -> None:
         self._loop = loop
         self._descriptor = descriptor
         self._sink = sink
-        self._rest = b""
+        self._rest = rest
+        if descriptor < 0:  # handed over after its end
+            return
         os.set_blocking(descriptor, False)
         loop.add_reader(descriptor, self._read)
+
+    def carry(self) -> handover.Pipe:
+        """As the next process image takes it over."""
+        return handover.Pipe(self._descriptor, self._rest)
 
     def drain(self) -> None:
         """Takes what lies in the pipe; it stays open for descendants of the child that still write."""

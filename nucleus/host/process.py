@@ -14,12 +14,13 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
+from nucleus.core import handover
 from nucleus.host import confine, descendants, exits, logs, output, users
 
 Sink = Callable[[str, list[str]], None]  # ("stdout" or "stderr", lines)
@@ -55,11 +56,12 @@ class Fact(Struct, frozen=True):
 class Process:
     """A started script."""
 
-    def __init__(self, component: str, child: exits.Child, member: descendants.Member) -> None:
+    def __init__(self, component: str, child: exits.Child, member: descendants.Member, record: str) -> None:
         self.component = component
         self.pid = child.pid
         self.member = member
         self.child = child
+        self.record = record
         self.pipes: list[output.Lines] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -69,6 +71,16 @@ class Process:
 
     def running(self) -> bool:
         return not self._ended.done()
+
+    def carry(self) -> handover.Child:
+        """As the next process image takes it over."""
+        return handover.Child(
+            pid=self.pid,
+            start=self.member.start,
+            record=self.record,
+            code=self._ended.result() if self._ended.done() else None,
+            pipes=tuple(pipe.carry() for pipe in self.pipes),
+        )
 
     def gone(self, code: int) -> None:
         """Called once when the child was reaped; output written before its end is handed on first."""
@@ -81,18 +93,18 @@ class Process:
 class Processes:
     """The processes of one nucleus. `records` is the folder of the record files; it also makes the owner's mark."""
 
-    def __init__(self, records: Path, *, choose: Callable[[asyncio.AbstractEventLoop], exits.Exits] = exits.choose):
+    def __init__(self, records: Path, *, choose: exits.Choose = exits.choose, number: int = 0) -> None:
         self._records = records
         self._owner = owner(records)
         self._loop = asyncio.get_running_loop()
         self._exits = choose(self._loop)
         self._children: dict[str, list[Process]] = {}
-        self._number = 0
+        self.number = number  # of the last record file
 
     def spawn(self, order: Order, sink: Sink) -> Process:
         """Starts a script. Raises OSError (no such directory or shell, too many processes, script too long)."""
-        self._number += 1
-        record = self._records / f"{order.component}.{self._number}.json"
+        self.number += 1
+        record = self._records / f"{order.component}.{self.number}.json"
         fact = Fact(boot_id(), order.component, order.version)
         _write(record, fact)
         with contextlib.ExitStack() as failure, contextlib.ExitStack() as afterwards:
@@ -108,12 +120,29 @@ class Processes:
             failure.pop_all()
         start = descendants.start_time(child.pid) or 0
         _write(record, msgspec.structs.replace(fact, pid=child.pid, start=start))
-        process = Process(order.component, child, descendants.Member(child.pid, start))
+        process = Process(order.component, child, descendants.Member(child.pid, start), record.name)
         for descriptor, stream in zip(reading, (STDOUT, STDERR), strict=True):
             process.pipes.append(output.Lines(self._loop, descriptor, _named(sink, stream)))
         self._children.setdefault(order.component, []).append(process)
         self._watch(process, record)
         return process
+
+    def adopt(self, component: str, carried: handover.Child, sink: Sink) -> Process:
+        """Takes over a script that the process image before this one has started. Raises OSError."""
+        member = descendants.Member(carried.pid, carried.start)
+        process = Process(component, exits.Adopted(carried.pid), member, carried.record)
+        for pipe, stream in zip(carried.pipes, (STDOUT, STDERR), strict=True):
+            process.pipes.append(output.Lines(self._loop, pipe.descriptor, _named(sink, stream), pipe.rest))
+        self._children.setdefault(component, []).append(process)
+        if carried.code is not None:
+            process.gone(carried.code)
+        else:
+            self._watch(process, self._records / carried.record)
+        return process
+
+    def of(self, component: str) -> tuple[Process, ...]:
+        """The scripts of a component, also those that have ended and were not given up."""
+        return tuple(self._children.get(component, ()))
 
     def pids(self, component: str) -> tuple[int, ...]:
         return tuple(one.pid for one in self._children.get(component, ()) if one.running())
@@ -218,25 +247,29 @@ def boot_id() -> str:
         return ""
 
 
-def end_survivors(directory: Path, log: logs.Log) -> int:
+def end_survivors(directory: Path, log: logs.Log, keep: Collection[str] = ()) -> int:
     """Ends what a killed predecessor left running and waits for it; returns how many processes that were.
 
-    Blocks for at most 10 s. A recorded pid counts only with the same boot and start time.
+    Blocks for at most 10 s. A recorded pid counts only with the same boot and start time. What belongs to the components
+    `keep` stays; then only what has a record counts.
     """
-    confine.Groups(confine.parent(owner(directory))).thaw_all()
-    facts = _read(directory)
+    groups, facts = confine.Groups(confine.parent(owner(directory))), _read(directory)
+    facts = {path: one for path, one in facts.items() if one.component not in keep}
+    names = {one.component for one in facts.values()} if keep else {""}
+    for name in names:
+        with contextlib.suppress(confine.Unavailable):
+            groups.thaw(name) if name else groups.thaw_all()
     roots = [descendants.Member(one.pid, one.start) for one in facts.values() if one.pid and one.boot_id == boot_id()]
-    ending = descendants.Ending(lambda: descendants.find(roots, f"{owner(directory)}:"))
+    marks = [f"{owner(directory)}:{name}" for name in names]
+    ending = descendants.Ending(lambda: frozenset().union(*(descendants.find(roots, mark) for mark in marks)))
     pause = threading.Event()
     while (pause_s := ending.look()) is not None:
         pause.wait(pause_s)
-    for path in directory.glob("*.json"):
+    for path in facts if keep else directory.glob("*.json"):
         path.unlink(missing_ok=True)
     if ending.told:
-        names = sorted({one.component for one in facts.values()})
-        log.warning(
-            "process.survivors_ended", processes=ending.told, components=", ".join(names), left=len(ending.left)
-        )
+        told = ", ".join(sorted({one.component for one in facts.values()}))
+        log.warning("process.survivors_ended", processes=ending.told, components=told, left=len(ending.left))
     return ending.told
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from nucleus.core import handover
 from nucleus.ipc import ports as ports_
 from nucleus.wire import extensions, rpc
 
@@ -26,11 +27,15 @@ class Wire(Protocol):
 class Call:
     """A stream from its first frame to its end. `caller` is the component bound to the connection."""
 
-    def __init__(self, caller: str, ports: ports_.Ports, wire: Wire, stream_id: int, operation: str) -> None:
+    def __init__(
+        self, caller: str, ports: ports_.Ports, wire: Wire, stream_id: int, operation: str, request: bytes = b""
+    ) -> None:
         self.caller = caller
         self.ports = ports
         self.operation = operation
         self.ended = False
+        self.resumed = False  # the client has had the answer from the process image before this one
+        self._request = request
         self._wire = wire
         self._stream_id = stream_id
         self._answered = False
@@ -61,7 +66,7 @@ class Call:
 
     def answer(self, body: dict[str, Any]) -> None:
         """Sends the response and, on a subscription, the events that came before it."""
-        if self.ended:
+        if self.ended or self.resumed:
             return
         kind, _, shape, _ = extensions.operation(self.operation)
         unary = kind == "unary"
@@ -74,6 +79,19 @@ class Call:
         early, self._early = self._early, []
         for event in early:
             self.emit_encoded(event)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the client waits for the answer."""
+        return not (self._answered or self.ended)
+
+    def carry(self) -> handover.Stream:
+        return handover.Stream(self._stream_id, self.operation, self._request, self._answered)
+
+    def go_on(self) -> None:
+        """The subscription stands again: events from now on; those that greet a new subscriber are known already."""
+        self._early.clear()
+        self._answered = True
 
     def fail(self, refusal: rpc.OperationError) -> None:
         """Sends an error, which ends the stream."""

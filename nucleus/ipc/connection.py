@@ -14,27 +14,10 @@ import asyncio
 import collections
 from typing import Protocol, cast
 
-from msgspec import Struct
-
-from nucleus.ipc import call, ports
+from nucleus.ipc import bounds, call, ports
 from nucleus.wire import eventstream, rpc
 
-
-class Limits(Struct, frozen=True):
-    """Bounds of the server; times in seconds."""
-
-    frame_bytes: int = eventstream.MAX_FRAME_BYTES
-    stranger_frame_bytes: int = 16 * 1024  # before the handshake
-    held_bytes: int = 128 * 1024 * 1024  # incomplete frames of all connections
-    queued_bytes: int = 4 * 1024 * 1024  # to send, for each connection
-    streams: int = 1024  # open at a time, for each connection
-    connections: int = 512
-    connections_of_one: int = 64  # of one component
-    handshake_s: float = 10.0  # the clients' own connect timeout
-    refusal_s: float = 2.0  # for a refused client to read that it is
-    incomplete_s: float = 30.0
-    stalled_s: float = 10.0
-    tick_s: float = 1.0
+Limits = bounds.Limits
 
 
 class Owner(Protocol):
@@ -91,10 +74,13 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._closing or self._refused:
             return
+        self._feed(self._owner.buffer[:nbytes])
+
+    def _feed(self, data: memoryview) -> None:
         held = self._decoder.held_bytes
         self._taking = True
         try:
-            for frame in self._decoder.feed(self._owner.buffer[:nbytes]):
+            for frame in self._decoder.feed(data):
                 self._take(self._owner.reader.read(frame))
                 held = 0
                 if self._transport.is_closing() or self._refused:
@@ -199,7 +185,9 @@ class Connection(asyncio.BufferedProtocol):
                 raise rpc.ProtocolError(f"stream {stream_id} is unknown and no operation is named")
             return  # it crossed our own end of that stream
         self._highest_stream = max(self._highest_stream, stream_id)
-        one = call.Call(self.component, self._owner.ports, self, stream_id, message.head.operation)
+        one = call.Call(
+            self.component, self._owner.ports, self, stream_id, message.head.operation, message.frame.payload
+        )
         if len(self._calls) >= self._owner.limits.streams:
             one.fail(rpc.OperationError("ServiceError", f"cannot open more than {len(self._calls)} streams"))
             return
@@ -248,6 +236,16 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
         if self._waiting:
             self._continue()
+
+    # ---- to the next process image -------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Reads nothing more: what the client sends stays with the kernel."""
+        self._transport.pause_reading()
+
+    def calls(self) -> list[call.Call]:
+        """Those whose stream is open."""
+        return list(self._calls.values())
 
     # ---- the end -----------------------------------------------------------------------------------------------
 

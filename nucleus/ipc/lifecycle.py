@@ -54,6 +54,14 @@ async def resume(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def restart_nucleus(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    """Restarts the daemon under its components: they and their connections stay (nucleus/passing.py)."""
+    if one.ports.restart is None:
+        raise rpc.OperationError("ServiceError", "cannot restart the nucleus: it is not there")
+    one.ports.restart()
+    return {}
+
+
 def _known(one: call.Call, name: str) -> str:
     if not name:
         raise rpc.OperationError("InvalidArgumentsError", "cannot find the component: its name is empty")

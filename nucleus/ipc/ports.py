@@ -132,6 +132,7 @@ class Ports(Struct, frozen=True):
     broker: broker.Broker
     consent: consent.Consent
     validation: validation.Validation
+    restart: Callable[[], None] | None = None  # begins an orderly restart of the daemon
     plans: Plans | None = None  # None: nobody deploys here (tests of the server)
     built_ins: Callable[[], Mapping[str, Health]] = dict  # health of the components without processes
     secrets: Secrets | None = None  # aws.greengrass.SecretManager; None on a device without a cloud

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from nucleus.core import errors
-from nucleus.ipc import authorizer, call, connection, operations, ports, socket_file
+from nucleus.core import handover as carrying
+from nucleus.ipc import authorizer, call, connection, handover, operations, ports, socket_file
 from nucleus.wire import rpc
 
 RECEIVE_BYTES = 128 * 1024  # one buffer for all connections
@@ -25,7 +26,13 @@ class Server:
     """Serves until cancelled. `listening` is set once clients can connect."""
 
     def __init__(
-        self, path: Path, ports: ports.Ports, log: ports.Log, *, limits: connection.Limits | None = None
+        self,
+        path: Path,
+        ports: ports.Ports,
+        log: ports.Log,
+        *,
+        limits: connection.Limits | None = None,
+        carried: carrying.Sockets | None = None,
     ) -> None:
         self.limits = limits or connection.Limits()
         self.ports = ports
@@ -35,6 +42,7 @@ class Server:
         self.reader = rpc.Reader()
         self.dropped_events = 0  # of connections that are gone
         self._path = path
+        self._carried = carried
         self._connections: set[connection.Connection] = set()
         self._stopping = False
         self._idle = asyncio.Event()  # no connections
@@ -45,12 +53,14 @@ class Server:
         """Raises NucleusError IO_ERROR when the socket cannot be bound."""
         loop = asyncio.get_running_loop()
         self._access = authorizer.Authorizer(self.ports.configuration, self.log)
-        listener = await loop.create_unix_server(
-            lambda: connection.Connection(self), sock=socket_file.listen(self._path)
-        )
+        carried, self._carried = self._carried, None
+        self._socket = handover.listener(carried, self._path) or socket_file.listen(self._path)
+        listener = await loop.create_unix_server(lambda: connection.Connection(self), sock=self._socket)
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
+                if carried is not None:
+                    await handover.take_over(self, carried.clients, self.log)
                 self.listening.set()
                 self.log.info("ipc.listening", path=str(self._path))
                 while True:  # ends by cancellation
@@ -76,6 +86,16 @@ class Server:
                 one.abort("the nucleus stops")
             await self._idle.wait()  # aborting needs nothing from the peer
 
+    # ---- to the next process image -------------------------------------------------------------------------------
+
+    async def quiet(self) -> None:
+        """Takes no more requests and lets those under way end."""
+        await handover.quiet(self._connections)
+
+    def carry(self) -> carrying.Sockets:
+        """Everything as it is in this moment."""
+        return carrying.Sockets(str(self._path), self._socket.fileno(), handover.collect(self._connections))
+
     # ---- what connections ask (connection.Owner) -----------------------------------------------------------------
 
     def accepted(self, one: connection.Connection) -> bool:
@@ -87,6 +107,8 @@ class Server:
             return False
         self._connections.add(one)
         self._idle.clear()
+        if one.component:  # handed over
+            self._of_component[one.component] += 1
         return True
 
     def admit(self, token: str) -> str | None:

@@ -142,6 +142,11 @@ class Decoder:
         self._needed = PRELUDE_BYTES  # bytes the tail must reach before it is worth looking again
 
     @property
+    def held(self) -> bytes:
+        """The beginning of the frame that is not complete."""
+        return bytes(self._tail)
+
+    @property
     def held_bytes(self) -> int:
         """Bytes of the frame that is not complete; 0 between frames."""
         return len(self._tail)

@@ -1,0 +1,128 @@
+"""The orderly restart: takes what the process image before this one handed over, and hands everything to the next.
+
+Order: deployments pause, requests of clients are held back, calls under way end; then all is described in one turn of the loop
+and the program of the process is replaced (host/reexec.py). What cannot be handed over is restarted in the ordinary way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from nucleus.actors import supervisor, token_exchange
+from nucleus.core import component, handover, release
+from nucleus.core.lifecycle import Effect
+from nucleus.host import launch, lock, logs, places, process, reexec
+from nucleus.ipc import server
+
+PAUSE_S = 15.0  # for the deployer to let go of what it is doing
+IDLE_TRIES = 1000
+_LOOK_S = 0.002
+
+
+class Parts(Struct, frozen=True):
+    """Whose state travels."""
+
+    server: server.Server
+    supervisor: supervisor.Supervisor
+    tokens: token_exchange.TokenExchange | None
+    cli_tokens: dict[str, str]
+
+
+class Passing:
+    """Of one root, whose lock it holds. `state` was handed over to this image and is not in use yet; else None."""
+
+    def __init__(self, where: places.Places, config: Path | None) -> None:
+        self._places = where
+        self._config = config
+        self.state, self._damage = reexec.receive(where.root)
+        self._lock = self.state.lock if self.state is not None else lock.take(where.root)
+
+    def close(self, log: logs.Log) -> None:
+        """The end of the process: what was handed over and is still not in use has nobody any more."""
+        if self.state is not None:
+            process.end_survivors(self._places.processes, log)
+        os.close(self._lock)
+
+    # ---- at the start ----------------------------------------------------------------------------------------------
+
+    async def clear(self, log: logs.Log) -> int:
+        """In an ordinary start ends what a predecessor left running; returns how many processes that were."""
+        if self.state is not None:
+            return 0
+        ended = await asyncio.to_thread(process.end_survivors, self._places.processes, log)
+        if self._damage:
+            log.error("nucleus.not_taken_over", why=self._damage)
+            self._damage = ""
+            reexec.reap()
+        return ended
+
+    async def start(
+        self, running: supervisor.Supervisor, wanted: Collection[component.Component], log: logs.Log
+    ) -> None:
+        """What was handed over goes on, everything else that is wanted starts."""
+        state, self.state = self.state, None
+        names = {one.name for one in wanted}
+        carried = state.components.runners if state is not None else ()
+        if state is not None:
+            running.take_over(state.components, names)
+            log.info(
+                "nucleus.taken_over",
+                before=state.version,
+                components=len(carried),
+                milliseconds=round((time.monotonic() - state.began_at) * 1000),
+            )
+        kept = {one.record.name for one in carried if running.component(one.record.name) is not None}
+        if len(kept) < len(carried):
+            for pipe in [
+                p for r in carried if r.record.name not in kept for c in handover.children(r) for p in c.pipes
+            ]:
+                os.close(pipe.descriptor)
+            await asyncio.to_thread(process.end_survivors, self._places.processes, log, kept)
+        for one in wanted:
+            if one.name not in kept:
+                running.adopt(one, Effect.START)
+
+    # ---- at the end ------------------------------------------------------------------------------------------------
+
+    async def over(self, parts: Parts, deploying: asyncio.Task[Any], log: logs.Log) -> None:
+        """Hands everything to a new process image; returns only if that is impossible."""
+        deploying.cancel()
+        await asyncio.wait({deploying}, timeout=PAUSE_S)
+        began_at = time.monotonic()
+        try:
+            await parts.server.quiet()
+            components = parts.supervisor.carry()
+            for _ in range(IDLE_TRIES):
+                if components is not None:
+                    self._replace(parts, components, began_at)
+                await asyncio.sleep(_LOOK_S)
+                components = parts.supervisor.carry()
+            log.error("nucleus.not_handed_over", why="the supervisor does not come to rest")
+        except OSError as error:
+            log.error("nucleus.not_handed_over", why=str(error))
+
+    def _replace(self, parts: Parts, components: handover.Components, began_at: float) -> None:
+        """Without a turn of the loop: what is described must not change any more. Raises OSError."""
+        state = handover.State(
+            format=handover.FORMAT,
+            pid=os.getpid(),
+            root=str(self._places.root),
+            version=release.VERSION,
+            began_at=began_at,
+            lock=self._lock,
+            sockets=parts.server.carry(),
+            components=components,
+            cli_tokens=parts.cli_tokens,
+            ports=parts.tokens.carry() if parts.tokens is not None else {},
+        )
+        found = launch.Launches(self._places.root, under_loader=launch.LOADER_VARIABLE in os.environ)
+        options = ["--config", str(self._config)] if self._config is not None else []
+        command = reexec.python(found.interpreter(), "-m", "nucleus", "--root", str(self._places.root), *options)
+        reexec.execute(command, handover.encode(state), handover.descriptors(state))

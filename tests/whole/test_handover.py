@@ -1,0 +1,138 @@
+"""Orderly restarts of a real daemon: components and their connections stay; and what happens when that cannot be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nucleus.host import launch
+from tools import continuity
+from tools import system as systems
+
+pytestmark = pytest.mark.whole
+WITHIN_S = 30
+SLEEPER, STARTER = "com.example.Sleeper", "com.example.Starter"
+
+
+@pytest.fixture
+def nucleus(tmp_path: Path) -> Iterator[continuity.Nucleus]:
+    made = continuity.Nucleus(tmp_path / "root")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def state(nucleus: continuity.Nucleus, name: str) -> str:
+    found = nucleus.call("ListComponents", {})["components"]
+    return str(next(one["state"] for one in found if one["componentName"] == name))
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_restart_when_two_clients_are_under_load_then_nothing_is_lost_or_doubled_and_processes_stay() -> None:
+    found = continuity.measure(2, 500)
+
+    assert found.is_good(), found
+    assert found.sent > 500
+    assert found.log.count("nucleus.taken_over") == 2
+    assert "ipc.connection_closed" not in found.log
+
+
+def test_restart_when_a_startup_script_runs_then_it_is_waited_for_by_the_next_image(
+    nucleus: continuity.Nucleus, tmp_path: Path
+) -> None:
+    (tmp_path / "go").mkdir()
+    script = f"echo started; until [ -e {tmp_path}/go/on ]; do sleep 0.05; done; exit 0"
+    made = continuity.recipe(STARTER, "", {}, Startup=script)
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    (folder / f"{STARTER}-1.0.0.yaml").write_text(json.dumps(made))
+    request = {"recipeDirectoryPath": str(folder), "rootComponentVersionsToAdd": {STARTER: "1.0.0"}}
+    nucleus.call("CreateLocalDeployment", request)
+    systems.wait_for(lambda: bool(continuity.pids(nucleus.root)), "the script to start", WITHIN_S)
+    before = continuity.pids(nucleus.root)
+
+    nucleus.restart()
+    during = (continuity.pids(nucleus.root), state(nucleus, STARTER))
+    (tmp_path / "go" / "on").touch()
+
+    assert during == (before, "STARTING")
+    systems.wait_for(lambda: state(nucleus, STARTER) == "RUNNING", "the component to run", WITHIN_S)
+
+
+def test_restart_when_a_component_ends_then_the_next_image_hears_of_it_and_of_its_last_words(
+    nucleus: continuity.Nucleus, tmp_path: Path
+) -> None:
+    run = f"printf 'half a '; until [ -e {tmp_path}/end ]; do sleep 0.05; done; echo sentence; exit 7"
+    nucleus.deploy([continuity.recipe(SLEEPER, run)])
+
+    nucleus.restart()
+    (tmp_path / "end").touch()
+
+    systems.wait_for(lambda: "Run script ended with exit code 7: half a sentence" in nucleus.log(), "its end", WITHIN_S)
+
+
+def test_restart_when_the_state_cannot_be_read_then_the_ordinary_way(nucleus: continuity.Nucleus) -> None:
+    nucleus.deploy([continuity.recipe(SLEEPER, "exec sleep 100000")])
+    before = continuity.pids(nucleus.root)
+    nucleus.process.kill()
+    nucleus.process.wait(WITHIN_S)
+    program = (
+        "import sys; from pathlib import Path; from nucleus.host import lock, reexec; held = lock.take(Path(sys.argv[1]));"
+        "reexec.execute([sys.executable, '-m', 'nucleus', '--root', sys.argv[1]], b'{\"format\": 0}', [held])"
+    )
+
+    nucleus.process = subprocess.Popen([sys.executable, "-c", program, str(nucleus.root)])
+
+    systems.wait_for(lambda: "this version reads format" in nucleus.log(), "the ordinary start", WITHIN_S)
+    systems.wait_for(lambda: state(nucleus, SLEEPER) == "RUNNING", "the component to run", WITHIN_S)
+    after = continuity.pids(nucleus.root)
+    assert after.keys() == before.keys()
+    assert after != before
+    assert not lives(before[SLEEPER][0])
+
+
+def test_restart_when_the_next_image_is_killed_then_no_component_runs_twice(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    stuck = tmp_path / "stuck"
+    stuck.write_text("#!/bin/sh\nexec sleep 100000\n")
+    stuck.chmod(0o755)
+    os.environ[launch.LOADER_VARIABLE] = "1"
+    try:
+        nucleus = continuity.Nucleus(root)
+    finally:
+        del os.environ[launch.LOADER_VARIABLE]
+    try:
+        nucleus.deploy([continuity.recipe(SLEEPER, "exec sleep 100000")])
+        before = continuity.pids(root)
+        (root / "alts" / "init").mkdir(parents=True)
+        (root / "alts" / "init" / "python").write_text(f"{stuck}\n")
+        (root / "alts" / "current").symlink_to("init")
+
+        nucleus.call("marram#RestartNucleus", {})
+        image = psutil.Process(nucleus.process.pid)
+        systems.wait_for(lambda: image.name() == "sleep", "the image that does not take over", WITHIN_S)
+        assert lives(before[SLEEPER][0])
+        os.kill(nucleus.process.pid, signal.SIGKILL)
+        nucleus.process.wait(WITHIN_S)
+        nucleus.process = nucleus.start()
+
+        systems.wait_for(lambda: state(nucleus, SLEEPER) == "RUNNING", "the component to run", WITHIN_S)
+        assert not lives(before[SLEEPER][0])
+        assert len(continuity.pids(root)[SLEEPER]) == 1
+    finally:
+        nucleus.close()

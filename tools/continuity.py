@@ -1,0 +1,280 @@
+"""Orderly restarts of the daemon under load: what two unmodified official clients, running as components, notice of it.
+
+`python -m tools.continuity [--restarts N] [--rate M]` starts a real daemon without a cloud, deploys a publisher and a subscriber
+that use awsiotsdk, and restarts the daemon N times with `marram nucleus restart`. It fails when a message is lost or comes
+twice, when a call of the publisher fails, or when a process of a component is another one afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from msgspec import Struct
+
+from nucleus.host import places
+from nucleus.ipc import client
+from tools import system as systems
+
+PUBLISHER, SUBSCRIBER = "com.example.Publisher", "com.example.Subscriber"
+TOPIC = "continuity/messages"
+WITHIN_S = 60
+PERIOD_S = 1.0  # from one restart to the next
+_ROOT = Path(__file__).resolve().parent.parent
+_pause = threading.Event()
+
+
+class Outcome(Struct, frozen=True):
+    """`gaps_ms`: for each restart the longest time without a message at the subscriber; `usual_ms` without restarts."""
+
+    sent: int
+    failed: int
+    lost: int
+    doubled: int
+    gaps_ms: tuple[float, ...]
+    usual_ms: float
+    pids_before: dict[str, tuple[int, ...]]
+    pids_after: dict[str, tuple[int, ...]]
+    log: str
+
+    def is_good(self) -> bool:
+        return not (self.failed or self.lost or self.doubled) and self.pids_before == self.pids_after
+
+
+class Nucleus:
+    """A real daemon without a cloud below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir(parents=True)
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with (self.root.parent / "nucleus.log").open("ab") as output:
+            command = [sys.executable, "-m", "nucleus", "--root", str(self.root)]
+            return subprocess.Popen(command, stdout=output, stderr=output, cwd=_ROOT)
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(40)
+        finally:
+            self.process.kill()
+
+    def log(self) -> str:
+        return (self.root / "logs" / "greengrass.log").read_text()
+
+    def call(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """Raises TimeoutError when nobody answers."""
+        until = time.monotonic() + WITHIN_S
+        while True:
+            try:
+                facts = json.loads(next((self.root / "cli_ipc_info").glob("user-*")).read_bytes())
+                with client.Client(socket_path=facts["domain_socket_path"], token=facts["cli_auth_token"]) as ipc:
+                    return ipc.call(operation, request)
+            except (OSError, StopIteration, client.IPCError) as error:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"no answer to {operation}: {error}") from error
+                _pause.wait(0.05)
+
+    def deploy(self, recipes: list[dict[str, Any]]) -> None:
+        """Deploys components and waits until they run."""
+        folder = self.root.parent / "recipes"
+        folder.mkdir(exist_ok=True)
+        for recipe in recipes:
+            name, version = recipe["ComponentName"], recipe["ComponentVersion"]
+            (folder / f"{name}-{version}.yaml").write_text(yaml.safe_dump(recipe))
+        wanted = {recipe["ComponentName"]: recipe["ComponentVersion"] for recipe in recipes}
+        request = {"recipeDirectoryPath": str(folder), "rootComponentVersionsToAdd": wanted}
+        made = self.call("CreateLocalDeployment", request)["deploymentId"]
+        found: dict[str, Any] = {}
+
+        def ended() -> bool:
+            found.update(self.call("GetLocalDeploymentStatus", {"deploymentId": made})["deployment"])
+            return found["status"] in systems.ENDED
+
+        systems.wait_for(ended, lambda: f"the deployment to end: {found}", WITHIN_S, 0.1)
+        if found["status"] != "SUCCEEDED":
+            raise RuntimeError(f"cannot deploy: {found}")
+
+    def restart(self) -> None:
+        """Restarts it and returns when the next image has taken over, however it did."""
+        before = self.starts()
+        self.call("marram#RestartNucleus", {})
+        systems.wait_for(lambda: self.starts() > before, "the nucleus to come back", WITHIN_S, 0.01)
+
+    def starts(self) -> int:
+        return self.log().count("nucleus.started")
+
+
+def recipe(name: str, run: str, access: dict[str, Any] | None = None, **lifecycle: Any) -> dict[str, Any]:
+    """A component with a Run script and a policy for local publish/subscribe."""
+    operations = {"operations": ["*"], "resources": ["*"]}
+    policy = {"aws.greengrass.ipc.pubsub": {f"{name}:1": operations}} if access is None else access
+    return {
+        "RecipeFormatVersion": "2020-01-25",
+        "ComponentName": name,
+        "ComponentVersion": "1.0.0",
+        "ComponentConfiguration": {"DefaultConfiguration": {"accessControl": policy}},
+        "Manifests": [{"Lifecycle": {"Run": run, **lifecycle}}],
+    }
+
+
+def program(role: str, *arguments: Any) -> str:
+    """The Run script of one of the two programs below."""
+    words = " ".join(str(one) for one in arguments)
+    return f"cd {_ROOT} && exec {sys.executable} -m tools.continuity --role {role} {words}"
+
+
+def measure(restarts: int, rate: int, period_s: float = PERIOD_S) -> Outcome:
+    with tempfile.TemporaryDirectory(prefix="cont-") as folder:
+        nucleus = Nucleus(Path(folder) / "root")
+        try:
+            return _measure(nucleus, Path(folder), restarts, rate, period_s)
+        finally:
+            nucleus.close()
+
+
+def _measure(nucleus: Nucleus, folder: Path, restarts: int, rate: int, period_s: float) -> Outcome:
+    options = ("--folder", folder, "--rate", rate)
+    subscriber = recipe(SUBSCRIBER, program("subscribe", *options))
+    publisher = recipe(PUBLISHER, program("publish", *options))
+    publisher["ComponentDependencies"] = {SUBSCRIBER: {"VersionRequirement": "1.0.0"}}
+    nucleus.deploy([subscriber, publisher])
+    systems.wait_for(lambda: (folder / "publishing").exists(), "the publisher to begin", WITHIN_S)
+    before = pids(nucleus.root)
+    _pause.wait(period_s)
+    moments = []
+    for _ in range(restarts):
+        moments.append(time.monotonic())
+        nucleus.restart()
+        _pause.wait(period_s)
+    (folder / "stop").touch()
+    systems.wait_for(lambda: (folder / "published.json").exists(), "the publisher to end", WITHIN_S)
+    published = json.loads((folder / "published.json").read_text())
+    (folder / "stop-listening").touch()
+    systems.wait_for(lambda: (folder / "received.json").exists(), "the subscriber to end", WITHIN_S)
+    received = json.loads((folder / "received.json").read_text())
+    return _judge(published, received, moments, (before, pids(nucleus.root)), nucleus.log())
+
+
+def _judge(
+    published: dict[str, Any], received: list[Any], moments: list[float], found: tuple[Any, Any], log: str
+) -> Outcome:
+    numbers = collections.Counter(number for number, _ in received)
+    times = [moment for _, moment in received]
+    pauses = [(at, at - earlier) for earlier, at in itertools.pairwise(times)]
+    gaps = [max((long for at, long in pauses if begin < at < begin + PERIOD_S), default=0.0) for begin in moments]
+    quiet = [long for at, long in pauses if not moments or at < moments[0]]
+    return Outcome(
+        sent=published["sent"],
+        failed=published["failed"],
+        lost=sum(number not in numbers for number in range(published["sent"])),
+        doubled=sum(times > 1 for times in numbers.values()),
+        gaps_ms=tuple(gap * 1000 for gap in gaps),
+        usual_ms=max(quiet, default=0.0) * 1000,
+        pids_before=found[0],
+        pids_after=found[1],
+        log=log,
+    )
+
+
+def pids(root: Path) -> dict[str, tuple[int, ...]]:
+    """Processes of each component by the records that the daemon keeps of them."""
+    found: dict[str, list[int]] = {}
+    for path in places.Places(root).processes.glob("*.json"):
+        fact = json.loads(path.read_bytes())
+        found.setdefault(fact["component"], []).append(fact["pid"])
+    return {name: tuple(sorted(many)) for name, many in sorted(found.items())}
+
+
+# ---- the two components --------------------------------------------------------------------------------------------------
+
+
+def _client() -> Any:
+    from awsiot.greengrasscoreipc import clientv2
+
+    return clientv2.GreengrassCoreIPCClientV2(executor=None)
+
+
+def publish(folder: Path, rate: int) -> None:
+    """Publishes numbers at a steady rate without waiting for answers, and counts those that failed."""
+    from awsiot.greengrasscoreipc import model
+
+    ipc = _client()
+    answers = []
+    systems.wait_for(lambda: (folder / "listening").exists(), "the subscriber", WITHIN_S)
+    (folder / "publishing").touch()
+    begin = time.monotonic()
+    while not (folder / "stop").exists():
+        message = model.PublishMessage(binary_message=model.BinaryMessage(message=str(len(answers)).encode()))
+        answers.append(ipc.publish_to_topic_async(topic=TOPIC, publish_message=message))
+        _pause.wait(max(begin + len(answers) / rate - time.monotonic(), 0))
+    failed = sum(_has_failed(one) for one in answers)
+    _write(folder / "published.json", {"sent": len(answers), "failed": failed})
+    _pause.wait()
+
+
+def _has_failed(answer: Any) -> bool:
+    try:
+        answer.result(WITHIN_S)
+    except Exception as error:  # whatever it is, it is counted
+        print(f"publish failed: {error!r}", flush=True)
+        return True
+    return False
+
+
+def subscribe(folder: Path) -> None:
+    """Writes down what comes and when."""
+    ipc = _client()
+    received: list[tuple[int, float]] = []
+
+    def take(event: Any) -> None:
+        received.append((int(event.binary_message.message), time.monotonic()))
+
+    ipc.subscribe_to_topic(topic=TOPIC, on_stream_event=take, on_stream_closed=lambda: print("closed", flush=True))
+    (folder / "listening").touch()
+    while not (folder / "stop-listening").exists():
+        _pause.wait(0.05)
+    _pause.wait(0.3)
+    _write(folder / "received.json", received)
+    _pause.wait()
+
+
+def _write(path: Path, value: Any) -> None:
+    path.with_suffix(".new").write_text(json.dumps(value))
+    path.with_suffix(".new").replace(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--restarts", type=int, default=20)
+    parser.add_argument("--rate", type=int, default=500, help="messages a second")
+    parser.add_argument("--role", choices=("publish", "subscribe"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.role:
+        publish(given.folder, given.rate) if given.role == "publish" else subscribe(given.folder)
+        return 0
+    found = measure(given.restarts, given.rate)
+    gaps = sorted(found.gaps_ms)
+    print(f"{given.restarts} orderly restarts under {given.rate} messages/s of local publish/subscribe (awsiotsdk)")
+    print(f"sent {found.sent}, failed {found.failed}, lost {found.lost}, doubled {found.doubled}")
+    print(f"gap of each restart: longest {gaps[-1]:.0f} ms, median {gaps[len(gaps) // 2]:.0f} ms (goal < 300 ms)")
+    print(f"longest without a restart: {found.usual_ms:.0f} ms")
+    print(f"processes {'unchanged' if found.pids_before == found.pids_after else 'CHANGED'}: {found.pids_after}")
+    return 0 if found.is_good() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
