@@ -156,10 +156,9 @@ class Daemon:
             environment,
             log,
         )
-        cloud, store = self._settings.cloud, self._configuration
-        self._services = plugins.build(
-            plugins.Parts(cloud, self._http, self._connection, self._tokens, self._places, store, self._builtins, log)
-        )
+        cloud, thing, store, known = self._settings.cloud, self._settings.thing, self._configuration, self._builtins
+        uplinks = (cloud, self._http, self._connection, self._tokens)
+        self._services = plugins.build(plugins.Parts(*uplinks, self._places, store, known, self._broker, thing, log))
 
     def _build_deployer(self, device: desired.Device) -> None:
         client, plane, log = self._http, self._plane, self._log.bind(part="deployer")

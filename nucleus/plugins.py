@@ -6,16 +6,18 @@ import json
 from collections.abc import Coroutine
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from nucleus import settings
-from nucleus.actors import builtins, secrets, strongbox, token_exchange
-from nucleus.core import builtin, configuration
+from nucleus.actors import broker, builtins, secrets, shadow_manager, strongbox, token_exchange
+from nucleus.core import builtin, configuration, shadow_settings
 from nucleus.core import secrets as secret_words
 from nucleus.core.lifecycle import State
 from nucleus.host import logs, places
+from nucleus.ipc import shadows as shadow_messages
 from nucleus.store import configuration as configuration_store
 from nucleus.store import secrets as secrets_store
+from nucleus.store import shadows as shadow_store
 from nucleus.uplink import dataplane, http, mqtt, secretsmanager
 
 
@@ -29,6 +31,8 @@ class Parts(Struct, frozen=True):
     where: places.Places
     store: configuration_store.ConfigurationStore
     known: builtins.BuiltIns
+    local: broker.Broker
+    thing: str  # empty without a cloud
     log: logs.Log
 
 
@@ -36,14 +40,39 @@ class Services(Struct, frozen=True):
     """The services by their names in ipc.ports.Ports; None for what this device cannot have."""
 
     secrets: secrets.Secrets | None = None
+    shadows: shadow_manager.ShadowManager | None = None
 
     def running(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run for them."""
-        return [one.run() for one in (self.secrets,) if one is not None]
+        return [one.run() for one in (self.secrets, self.shadows) if one is not None]
 
 
 def build(parts: Parts) -> Services:
-    return Services(secrets=secret_manager(parts))
+    return Services(secrets=secret_manager(parts), shadows=shadow_service(parts))
+
+
+def shadow_service(parts: Parts) -> shadow_manager.ShadowManager:
+    """The local shadows of every device; they are synchronised where there is a cloud."""
+    store, name = parts.store, builtin.SHADOW_MANAGER
+
+    def read() -> shadow_settings.Settings | None:
+        if not builtin.in_force(store.tree, name):
+            return None
+        return shadow_settings.read(_settings(store, name), parts.thing)
+
+    made = shadow_manager.ShadowManager(
+        shadow_store.ShadowStore(parts.where.work(name)),
+        parts.local,
+        shadow_messages.Messages(),
+        parts.connection,
+        read=read,
+        report=lambda is_well, why: parts.known.report(name, State.RUNNING if is_well else State.ERRORED, why),
+        log=parts.log.bind(part="shadows"),
+    )
+    store.watch(("services", name), lambda _changes: made.changed())
+    if parts.connection is not None:
+        parts.connection.on_connected(made.connected)
+    return made
 
 
 def secret_manager(parts: Parts) -> secrets.Secrets | None:
@@ -57,22 +86,27 @@ def secret_manager(parts: Parts) -> secrets.Secrets | None:
         usual = str(_settings(store, builtin.NUCLEUS).get("awsRegion") or "us-east-1")
         return secret_words.region(secret, usual)
 
+    def read() -> secret_words.Settings:
+        found = secret_words.read(_settings(store, builtin.SECRET_MANAGER))
+        usual = secret_words.address(_settings(store, builtin.NUCLEUS))
+        return structs.replace(found, endpoint=found.endpoint or usual)
+
     def endpoint(secret: str) -> str:
-        given = [_settings(store, name).get("marram") for name in (builtin.SECRET_MANAGER, builtin.NUCLEUS)]
-        named = [str(one.get("secretsEndpoint") or "") for one in given if isinstance(one, dict)]
-        return secret_words.endpoint(next(filter(None, named), ""), secret, region(secret))
+        return secret_words.endpoint(read().endpoint, secret, region(secret))
 
     def report(why: str) -> None:
-        parts.known.report(builtin.SECRET_MANAGER, State.ERRORED if why else State.RUNNING, why)
+        if builtin.in_force(store.tree, builtin.SECRET_MANAGER):
+            parts.known.report(builtin.SECRET_MANAGER, State.ERRORED if why else State.RUNNING, why)
 
     made = secrets.Secrets(
         strongbox.Strongbox(secrets_store.SecretStore(parts.where.root / "secrets"), cloud.private_key, log),
         secretsmanager.SecretsManager(client, lambda: _credentials(parts.tokens), endpoint, region).get,
-        lambda: secret_words.read(_settings(store, builtin.SECRET_MANAGER)),
+        read,
         log,
         report,
     )
-    store.watch(("services", builtin.SECRET_MANAGER), lambda _changes: made.changed())
+    for name in (builtin.SECRET_MANAGER, builtin.NUCLEUS):
+        store.watch(("services", name, "configuration"), lambda _changes: made.changed())
     connection.on_connected(made.connected)
     return made
 

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import sqlalchemy
 
-from cloud.core import executions, shadow
+from cloud.core import executions
 from cloud.store import outbox, thing_deployments
 from cloud.store import shadows as shadow_store
+from nucleus.core import shadow
 from nucleus.wire import jobs
 
 _NAME = re.compile(r"[A-Za-z0-9:_-]{1,64}")  # iotdoc, shadow names

@@ -11,8 +11,8 @@ import msgspec
 import sqlalchemy
 from sqlalchemy import insert, select, update
 
-from cloud.core import shadow
 from cloud.store import outbox, schema
+from nucleus.core import shadow
 from nucleus.wire import jobs
 
 _table = schema.shadows
@@ -66,8 +66,7 @@ def remove(tx: sqlalchemy.Connection, thing: str, name: str, now_ms: int) -> int
     held = find(tx, thing, name)
     if held is None or held.deleted:
         return None
-    emptied = shadow.Shadow(version=held.version + 1, updated_ms=now_ms, deleted=True)
-    _save(tx, thing, name, emptied, new=False)
+    _save(tx, thing, name, shadow.tombstone(held, now_ms), new=False)
     return held.version
 
 

@@ -11,8 +11,9 @@ import msgspec
 import sqlalchemy
 from sqlalchemy import insert, select, update
 
-from cloud.core import rollout, shadow
+from cloud.core import rollout
 from cloud.store import schema, shadows
+from nucleus.core import shadow
 from nucleus.wire import jobs
 
 _table = schema.thing_deployments

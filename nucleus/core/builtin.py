@@ -23,6 +23,16 @@ NAMES = frozenset({NUCLEUS, CLI, TOKEN_EXCHANGE, SHADOW_MANAGER, SECRET_MANAGER,
 
 # Default configuration of each, as the recipe's ComponentConfiguration.DefaultConfiguration would have it.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    SHADOW_MANAGER: {
+        "strategy": {"type": "realTime"},
+        "synchronize": {"direction": "betweenDeviceAndCloud"},
+        "rateLimits": {
+            "maxOutboundSyncUpdatesPerSecond": 100,
+            "maxTotalLocalRequestsRate": 200,
+            "maxLocalRequestsPerSecondPerThing": 20,
+        },
+        "shadowDocumentSizeLimitBytes": 8192,
+    },
     SECRET_MANAGER: {"cloudSecrets": []},
 }
 

@@ -26,6 +26,7 @@ from nucleus.ipc import (
     lifecycle,
     pubsub,
     secrets,
+    shadows,
     updates,
 )
 from nucleus.wire import requests, rpc
@@ -80,10 +81,10 @@ TABLE: dict[str, Row] = {
     "CreateDebugPassword": Row(None, _CLI, _ANY),
     "GetSecretValue": Row(secrets.get, _SECRET, secrets.resource),
     # The resource of shadows is built from the request (a shadow's topic), not one of its members.
-    "GetThingShadow": Row(None, _SHADOW),
-    "UpdateThingShadow": Row(None, _SHADOW),
-    "DeleteThingShadow": Row(None, _SHADOW),
-    "ListNamedShadowsForThing": Row(None, _SHADOW, "thingName"),
+    "GetThingShadow": Row(shadows.get, _SHADOW, shadows.resource),
+    "UpdateThingShadow": Row(shadows.update, _SHADOW, shadows.resource),
+    "DeleteThingShadow": Row(shadows.delete, _SHADOW, shadows.resource),
+    "ListNamedShadowsForThing": Row(shadows.names, _SHADOW, shadows.thing),
     "ValidateAuthorizationToken": Row(),
     "PutComponentMetric": Row(None, _METRIC),
     "SubscribeToCertificateUpdates": Row(None, _AUTH, _ANY),

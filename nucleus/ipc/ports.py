@@ -121,6 +121,13 @@ class Secrets(Protocol):
     ) -> tuple[secrets.Version, bytes]: ...
 
 
+class Shadows(Protocol):
+    """The local shadow service: both raise actors.shadows.Rejected. The classic shadow has the empty name."""
+
+    async def request(self, verb: str, thing: str, name: str, payload: bytes, /) -> bytes: ...
+    async def names(self, thing: str, after: str, limit: int, /) -> list[str]: ...
+
+
 class Ports(Struct, frozen=True):
     """Everything the server asks. `identify` maps a token to the component's name, None for an unknown one."""
 
@@ -136,3 +143,4 @@ class Ports(Struct, frozen=True):
     plans: Plans | None = None  # None: nobody deploys here (tests of the server)
     built_ins: Callable[[], Mapping[str, Health]] = dict  # health of the components without processes
     secrets: Secrets | None = None  # aws.greengrass.SecretManager; None on a device without a cloud
+    shadows: Shadows | None = None  # aws.greengrass.ShadowManager

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from awscrt import io, mqtt5
 from msgspec import Struct
 
 from nucleus.core import errors, topics
 from nucleus.host import logs
 from nucleus.uplink import packets, spool
+from nucleus.uplink.crt import io, mqtt5
 
 INBOUND_LIMIT = 1000  # messages between the CRT thread and the loop
 MAX_TOPIC_BYTES = 65_535
@@ -90,6 +90,20 @@ class Connection:
         if not topic or len(topic.encode(errors="replace")) > MAX_TOPIC_BYTES or any(one in topic for one in "+#\0"):
             raise errors.NucleusError("BAD_REQUEST", f"cannot publish to {topic[:200]!r}: it is no topic")
         self._spool.put(spool.Message(topic=topic, payload=payload, qos=qos, properties=properties))
+
+    async def publish_now(self, topic: str, payload: bytes) -> int:
+        """Publishes past the spool, with QoS 1: for questions that are worth nothing later. Returns the PUBACK's reason.
+
+        Raises NucleusError NETWORK_ERROR when it cannot be sent now.
+        """
+        why = "not connected"
+        if self.connected:
+            try:
+                async with asyncio.timeout(OPERATION_TIMEOUT_S):
+                    return await self._send(spool.Message(topic=topic, payload=payload, qos=1))
+            except Exception as error:  # AwsCrtError: the connection went away; TimeoutError: no PUBACK
+                why = str(error) or "no PUBACK in time"
+        raise errors.NucleusError("NETWORK_ERROR", f"cannot publish to {topic}: {why}")
 
     async def subscribe(self, filter_: str, qos: int, deliver: Deliver) -> Callable[[], None]:
         """Delivers messages of a filter until the returned function is called.

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 import sqlalchemy
 
-from cloud.core import shadow
 from cloud.store import fleet as fleet_store
 from cloud.store import jobs as job_store
 from cloud.store import shadows, thing_deployments
+from nucleus.core import shadow
 from nucleus.wire import jobs
 from tests.cloud import fleet
 

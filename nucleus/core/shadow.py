@@ -1,11 +1,13 @@
 """Device shadows as values: what an update makes of one, what differs, and the messages that say so.
 
-Source: spec/cloud.md 3.4 and iotdoc device-shadow-document.md. `null` deletes a key or a section, arrays are replaced
-whole, each leaf has a timestamp in the metadata, each accepted update raises the version by one.
+The device's local service and the cloud's share these rules. Source: spec/cloud.md 3.4, spec/nucleus.md 7.8 and iotdoc
+device-shadow-document.md. `null` deletes a key or a section, arrays are replaced whole, each leaf has a timestamp in the
+metadata, each accepted update raises the version by one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +16,12 @@ from msgspec import Struct
 
 SECTIONS = ("desired", "reported")
 SIZE_BYTES = 8 * 1024  # desired and reported together, metadata not counted
+LARGEST_BYTES = 30 * 1024  # what a device's own limit may be raised to
+THING_CHARACTERS = 128
+NAME_CHARACTERS = 64
+TOKEN_BYTES = 64
 _DEPTH = 6  # levels below a section
+_ALLOWED = re.compile(r"[a-zA-Z0-9:_-]+")
 
 
 class Shadow(Struct, frozen=True):
@@ -42,6 +49,10 @@ class Refused(Struct, frozen=True):
     message: str
 
 
+class _Token(Struct, rename="camel"):
+    client_token: str | None = None
+
+
 class _Part(Struct, rename="camel", omit_defaults=True):
     state: dict[str, Any]
     metadata: dict[str, Any]
@@ -60,6 +71,26 @@ class _Answer(Struct, rename="camel", omit_defaults=True):
     client_token: str | None = None
 
 
+def fault_of(thing: str, name: str) -> str:
+    """Why there can be no such shadow, or ""; the classic shadow has the empty name."""
+    if not _ALLOWED.fullmatch(thing) or len(thing) > THING_CHARACTERS:
+        return f"the thing name {thing[:40]!r} must have 1 to {THING_CHARACTERS} characters of {_ALLOWED.pattern[:-1]}"
+    if name and (not _ALLOWED.fullmatch(name) or len(name) > NAME_CHARACTERS):
+        return (
+            f"the shadow name {name[:40]!r} must have at most {NAME_CHARACTERS} characters of {_ALLOWED.pattern[:-1]}"
+        )
+    return ""
+
+
+def client_token(payload: bytes) -> str | None:
+    """The token of a request, also of one that cannot be read as such."""
+    try:
+        found = msgspec.json.decode(payload, type=_Token).client_token
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return found if found is None or len(found.encode()) <= TOKEN_BYTES else None
+
+
 def read(payload: bytes) -> Request | Refused:
     """The update in a payload, or why it is none."""
     try:
@@ -68,6 +99,8 @@ def read(payload: bytes) -> Request | Refused:
         return Refused(400, f"cannot update the shadow: {error}")
     except (msgspec.DecodeError, RecursionError):
         return Refused(400, "cannot update the shadow: the payload is not valid JSON")
+    if len((request.client_token or "").encode()) > TOKEN_BYTES:
+        return Refused(400, f"cannot update the shadow: clientToken has more than {TOKEN_BYTES} bytes")
     for name, section in request.state.items():
         if name not in SECTIONS:
             return Refused(400, f"cannot update the shadow: state contains an invalid node: {name[:64]!r}")
@@ -78,7 +111,14 @@ def read(payload: bytes) -> Request | Refused:
     return request
 
 
-def update(current: Shadow, request: Request, now_ms: int, *, counted: tuple[str, ...] = SECTIONS) -> Shadow | Refused:
+def update(
+    current: Shadow,
+    request: Request,
+    now_ms: int,
+    *,
+    counted: tuple[str, ...] = SECTIONS,
+    limit_bytes: int = SIZE_BYTES,
+) -> Shadow | Refused:
     """The shadow after an update. `counted` are the sections that the size limit looks at."""
     if request.version is not None and request.version != current.version:
         return Refused(409, f"Version conflict: the shadow has version {current.version}, not {request.version}")
@@ -92,10 +132,15 @@ def update(current: Shadow, request: Request, now_ms: int, *, counted: tuple[str
             sections.pop(name, None)
             if tree:
                 sections[name] = value
-    size_bytes = len(msgspec.json.encode({name: state[name] for name in counted if name in state}))
-    if size_bytes > SIZE_BYTES:
-        return Refused(413, f"The shadow would have {size_bytes} bytes, more than {SIZE_BYTES}")
+    size_bytes = sum(len(msgspec.json.encode(state[name])) for name in counted if name in state)
+    if size_bytes > limit_bytes:
+        return Refused(413, f"The shadow would have {size_bytes} bytes, more than {limit_bytes}")
     return Shadow(state, metadata, current.version + 1, now_ms)
+
+
+def tombstone(held: Shadow, now_ms: int) -> Shadow:
+    """The shadow after its deletion: its version goes on, so that no client takes its successor for it."""
+    return Shadow(version=held.version + 1, updated_ms=now_ms, deleted=True)
 
 
 def delta(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,9 +151,20 @@ def delta(tree: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
         if key in other and isinstance(value, dict) and isinstance(held, dict):
             if inner := delta(value, held):
                 found[key] = inner
-        elif key not in other or held != value:
+        elif key not in other or not same(held, value):
             found[key] = value
     return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal; unlike in Python `true` is not 1, but 1 is 1.0."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
 
 
 def accepted(request: Request, after: Shadow) -> bytes:

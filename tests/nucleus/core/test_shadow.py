@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud.core import shadow
+from nucleus.core import shadow
 
 
 def updated(*states: dict[str, Any]) -> shadow.Shadow:
