@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from awscrt import io, mqtt5
-
 from nucleus.core import errors
 from nucleus.host import files
+from nucleus.uplink.crt import io, mqtt5
 
 STEP_S = 30.0  # for the connection and for each answer
 _CREATE = "$aws/certificates/create/json"

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from awscrt import http, io
 from msgspec import Struct
 
 from nucleus.core import errors
+from nucleus.uplink.crt import http, io
 
 BODY_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is kept in memory
 WINDOW = 256 * 1024  # bytes the server may be ahead of the disk

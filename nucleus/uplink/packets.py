@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from awscrt import mqtt5
 from msgspec import Struct
+
+from nucleus.uplink.crt import mqtt5
 
 
 class IncomingMessage(Struct, frozen=True, kw_only=True):

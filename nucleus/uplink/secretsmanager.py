@@ -14,12 +14,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from awscrt import auth
-from awscrt import http as crt
 from msgspec import Struct
 
 from nucleus.core import errors, secrets
 from nucleus.uplink import dataplane, http
+from nucleus.uplink.crt import auth
+from nucleus.uplink.crt import http as crt
 
 TIMEOUT_S = 10.0
 LIMIT_BYTES = 8 * secrets.LIMIT_BYTES  # of an answer: JSON may write a character in six bytes
