@@ -61,6 +61,20 @@ def _renew(system: systems.System, folder: Path) -> None:
     identity.save(folder, {"system": names, "nucleus": {}, "replaces": replaces})
 
 
+def _deploy(system: systems.System, thing: str, component: str, url: str, *secrets: str) -> str:
+    """The reader, which may have the first of two secrets (name and ARN each), and the secret manager with both."""
+    name, arn, other, other_arn = secrets
+    policy = {"operations": ["aws.greengrass#GetSecretValue"], "resources": [arn]}
+    script = f"exec {sys.executable} {{artifacts:path}}/secret_reader.py {name} {other}"
+    more = {"ComponentConfiguration": {"DefaultConfiguration": {"accessControl": {MANAGER: {"p": policy}}}}}
+    wanted = recipe(component, "1.0.0", script, {"Uri": "s3://artifacts/secret_reader.py"}, **more)
+    wanted["ComponentDependencies"] = {MANAGER: {"VersionRequirement": "^2.0.0"}}
+    system.publish(wanted, {"secret_reader.py": READER.encode()})
+    merge = {"cloudSecrets": [{"arn": arn}, {"arn": other_arn}], "marram": {"secretsEndpoint": url}}
+    configured = {"componentVersion": "2.15.0", "configurationUpdate": {"merge": json.dumps(merge)}}
+    return system.deploy(target(thing), {component: "1.0.0", MANAGER: configured})
+
+
 def test_component_when_it_asks_for_a_secret_then_it_gets_it_even_after_a_crash_with_a_new_key_and_no_cloud(
     system: systems.System, component: str
 ) -> None:
@@ -71,17 +85,7 @@ def test_component_when_it_asks_for_a_secret_then_it_gets_it_even_after_a_crash_
         name, arn = service.create("the-value")
         other, other_arn = service.create("not-for-you")
         system.start_nucleus(thing)
-        policy = {"operations": ["aws.greengrass#GetSecretValue"], "resources": [arn]}
-        script = f"exec {sys.executable} {{artifacts:path}}/secret_reader.py {name} {other}"
-        more = {"ComponentConfiguration": {"DefaultConfiguration": {"accessControl": {MANAGER: {"p": policy}}}}}
-        wanted = recipe(component, "1.0.0", script, {"Uri": "s3://artifacts/secret_reader.py"}, **more)
-        wanted["ComponentDependencies"] = {MANAGER: {"VersionRequirement": "^2.0.0"}}
-        system.publish(wanted, {"secret_reader.py": READER.encode()})
-        secrets = [{"arn": arn}, {"arn": other_arn}]
-        merge = {"cloudSecrets": secrets, "marram": {"secretsEndpoint": service.url}}
-        configured = {"componentVersion": "2.15.0", "configurationUpdate": {"merge": json.dumps(merge)}}
-
-        deployment = system.deploy(target(thing), {component: "1.0.0", MANAGER: configured})
+        deployment = _deploy(system, thing, component, service.url, name, arn, other, other_arn)
 
         ended = system.wait(thing, deployment)
         assert ended["coreDeviceExecutionStatus"] == "SUCCEEDED", ended
