@@ -96,7 +96,7 @@ class Daemon:
             code = await self._leaving.asked()
             if code == leaving.HAND_OVER:
                 self._notifier.reloading()
-                parts = passing.Parts(self._server, self._supervisor, self._tokens, self._cli_tokens)
+                parts = passing.Parts(self._server, self._supervisor, self._connection, self._tokens, self._cli_tokens)
                 await self._passed.over(parts, work[0], self._log)  # returns only when it is impossible
                 code = leaving.RESTART
             self._notifier.ending(code)
@@ -135,7 +135,8 @@ class Daemon:
         )
         self._supervisor.set_defaults(self._defaults())
         self._configuration.watch(("services", builtin.NUCLEUS, "configuration"), self._nucleus_changed)
-        self._http, self._connection, self._plane = wiring.connect(self._settings.cloud, log.bind(part="uplink"))
+        uplinks = wiring.connect(self._settings.cloud, self._passed.state, log.bind(part="uplink"))
+        self._http, self._connection, self._plane = uplinks
         self._store = components.ComponentStore(where)
         self._build_deployer(device)
         self._broker = broker.Broker()
@@ -222,7 +223,7 @@ class Daemon:
         """Everything that runs besides the supervisor; the deployer is the first."""
         found: list[Any] = [self._notifier.watch_over(self._deployer.run()), self._server.run()]
         if self._connection is not None and self._fleet is not None:
-            found += [self._connection.run(), self._jobs.run(), self._shadow.run(), self._fleet.run()]
+            found += [self._go_online(self._connection), self._jobs.run(), self._shadow.run(), self._fleet.run()]
             found.append(wiring.renew(self._settings, self._connection, self._places, self._leaving, self._log).run())
             found.append(self._telemetry.run())
         if self._tokens is not None:
@@ -231,6 +232,11 @@ class Daemon:
         if self._settings.provisioning is not None:
             found.append(wiring.provision(self._settings, self._places, self._leaving, self._log).run())
         return found
+
+    async def _go_online(self, connection: mqtt.Connection) -> None:
+        """Connects when every subscription of components stands: a message without a taker would be gone."""
+        await self._server.listening.wait()
+        await connection.run()
 
     def _ports(self) -> ports.Ports:
         return ports.Ports(

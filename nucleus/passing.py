@@ -20,8 +20,10 @@ from nucleus.core import component, handover, release
 from nucleus.core.lifecycle import Effect
 from nucleus.host import launch, lock, logs, places, process, reexec
 from nucleus.ipc import server
+from nucleus.uplink import mqtt
 
 PAUSE_S = 15.0  # for the deployer to let go of what it is doing
+SENT_S = 0.5  # for the broker to confirm what was sent
 IDLE_TRIES = 1000
 _LOOK_S = 0.002
 
@@ -31,6 +33,7 @@ class Parts(Struct, frozen=True):
 
     server: server.Server
     supervisor: supervisor.Supervisor
+    connection: mqtt.Connection | None
     tokens: token_exchange.TokenExchange | None
     cli_tokens: dict[str, str]
 
@@ -95,6 +98,8 @@ class Passing:
         """Hands everything to a new process image; returns only if that is impossible."""
         deploying.cancel()
         await asyncio.wait({deploying}, timeout=PAUSE_S)
+        if parts.connection is not None:
+            await parts.connection.hold(SENT_S)
         began_at = time.monotonic()
         try:
             await parts.server.quiet()
@@ -120,6 +125,7 @@ class Passing:
             sockets=parts.server.carry(),
             components=components,
             cli_tokens=parts.cli_tokens,
+            uplink=parts.connection.carry() if parts.connection is not None else None,
             ports=parts.tokens.carry() if parts.tokens is not None else {},
         )
         found = launch.Launches(self._places.root, under_loader=launch.LOADER_VARIABLE in os.environ)

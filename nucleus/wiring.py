@@ -8,7 +8,7 @@ from urllib import parse
 
 from nucleus import identity, settings
 from nucleus.actors import leaving, provisioning, renewal, supervisor, telemetry, token_exchange
-from nucleus.core import builtin, configuration, errors
+from nucleus.core import builtin, configuration, errors, handover
 from nucleus.core import telemetry as telemetry_words
 from nucleus.host import logs, places
 from nucleus.store import configuration as configuration_store
@@ -16,9 +16,9 @@ from nucleus.uplink import dataplane, http, mqtt, spool
 
 
 def connect(
-    cloud: settings.Cloud | None, log: logs.Log
+    cloud: settings.Cloud | None, carried: handover.State | None, log: logs.Log
 ) -> tuple[http.Http | None, mqtt.Connection | None, dataplane.DataPlane | None]:
-    """The ways to the cloud, when there is one in the settings."""
+    """The ways to the cloud, when there is one in the settings; with what the process image before this one carried."""
     if cloud is None:
         return None, None, None
     identity: dict[str, Any] = {
@@ -32,7 +32,7 @@ def connect(
         log.error("uplink.impossible", why=error.detail)
         return None, None, None
     endpoint = mqtt.Endpoint(host=cloud.mqtt_host, port=cloud.mqtt_port, client_id=cloud.thing, **identity)
-    connection = mqtt.Connection(endpoint, spool.Spool(log), log)
+    connection = mqtt.Connection(endpoint, spool.Spool(log), log, carried.uplink if carried else None)
     return client, connection, dataplane.DataPlane(client, cloud.data_plane_url, cloud.thing)
 
 

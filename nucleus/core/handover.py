@@ -6,6 +6,8 @@ way. Fields may be added with a default without a new format. Times are monotoni
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec import Struct
 
@@ -111,6 +113,24 @@ class Components(Struct, frozen=True, kw_only=True):
     runners: tuple[Runner, ...] = ()
 
 
+class Message(Struct, frozen=True, kw_only=True):
+    """One on its way to the cloud. `properties` without the one that is no text, `correlation`."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    properties: dict[str, Any] = {}
+    correlation: bytes | None = None
+
+
+class Uplink(Struct, frozen=True):
+    """The MQTT connection's: filters that the session at the broker holds, and messages in their order."""
+
+    confirmed: tuple[str, ...] = ()
+    messages: tuple[Message, ...] = ()
+    online: bool = False
+
+
 class State(Struct, frozen=True, kw_only=True):
     """Everything. `ports` are the token exchange's listening sockets (port: descriptor); `lock` the root's lock file."""
 
@@ -124,7 +144,7 @@ class State(Struct, frozen=True, kw_only=True):
     components: Components
     cli_tokens: dict[str, str] = {}
     ports: dict[int, int] = {}
-    services: dict[str, msgspec.Raw] = {}  # what a service behind a built-in component has to carry, by its name
+    uplink: Uplink | None = None
 
 
 class _Head(Struct, frozen=True):

@@ -10,12 +10,9 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
-
-from nucleus.core import errors, topics
+from nucleus.core import errors, handover, topics
 from nucleus.host import logs
 from nucleus.uplink import packets, spool
 from nucleus.uplink.crt import io, mqtt5
@@ -27,19 +24,7 @@ _NEVER = frozenset({"AWS_ERROR_MQTT5_PACKET_VALIDATION", "AWS_ERROR_MQTT5_PUBLIS
 OPERATION_TIMEOUT_S = 30.0  # `mqtt.operationTimeoutMs` of the original
 
 
-class Endpoint(Struct, frozen=True, kw_only=True):
-    """Where and as whom to connect. Paths are PEM files."""
-
-    host: str
-    port: int
-    client_id: str
-    certificate: Path
-    private_key: Path
-    root_ca: Path
-    keep_alive_s: int = 60
-    session_expiry_s: int = 604_800
-
-
+Endpoint = packets.Endpoint
 IncomingMessage = packets.IncomingMessage
 Deliver = Callable[[IncomingMessage], None]
 
@@ -47,14 +32,18 @@ Deliver = Callable[[IncomingMessage], None]
 class Connection:
     """One client with its subscriptions and its spool; `run()` keeps it connected until cancelled."""
 
-    def __init__(self, endpoint: Endpoint, outgoing: spool.Spool, log: logs.Log) -> None:
+    def __init__(
+        self, endpoint: Endpoint, outgoing: spool.Spool, log: logs.Log, carried: handover.Uplink | None = None
+    ) -> None:
         self._endpoint = endpoint
         self._spool = outgoing
         self._log = log
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._sinks: dict[str, list[tuple[int, Deliver]]] = {}
-        self._confirmed: set[str] = set()  # filters whose SUBACK has come: the session at the broker holds them
+        self._confirmed: set[str] = set(
+            carried.confirmed if carried else ()
+        )  # filters whose SUBACK has come: the session at the broker holds them
         self._inbound: collections.deque[tuple[Any, Any]] = collections.deque()
         self._drain_scheduled = False
         self._on_connected: list[Callable[[], None]] = []
@@ -62,6 +51,18 @@ class Connection:
         self._stopped: asyncio.Event | None = None
         self._lost = ""
         self.connected = False
+        self._behavior = "REJOIN_POST_SUCCESS"
+        if carried is not None:
+            self._behavior = "REJOIN_ALWAYS"
+            outgoing.take_over(carried.messages, online=carried.online)
+
+    async def hold(self, within_s: float) -> None:
+        """Sends nothing more of the spool, before `carry`."""
+        await self._spool.hold(within_s)
+
+    def carry(self) -> handover.Uplink:
+        """What the next process image needs of it as it is in this moment."""
+        return handover.Uplink(tuple(sorted(self._confirmed)), self._spool.carry(), self.connected)
 
     def on_connected(self, callback: Callable[[], None]) -> None:
         """Calls back on the loop after every (re)connection: notifications may have been missed."""
@@ -275,7 +276,7 @@ class Connection:
                 session_expiry_interval_sec=endpoint.session_expiry_s,
                 receive_maximum=100,
             ),
-            session_behavior=mqtt5.ClientSessionBehaviorType.REJOIN_POST_SUCCESS,
+            session_behavior=mqtt5.ClientSessionBehaviorType[self._behavior],
             offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
             retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.FULL,
             min_reconnect_delay_ms=250,

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from nucleus.uplink.crt import mqtt5
+
+
+class Endpoint(Struct, frozen=True, kw_only=True):
+    """Where and as whom to connect. Paths are PEM files."""
+
+    host: str
+    port: int
+    client_id: str
+    certificate: Path
+    private_key: Path
+    root_ca: Path
+    keep_alive_s: int = 60
+    session_expiry_s: int = 604_800
 
 
 class IncomingMessage(Struct, frozen=True, kw_only=True):
@@ -27,7 +41,7 @@ def reason(data: Any) -> str:
 
 _FIELDS = {  # IPC name -> awscrt name (spec/ipc.md 3, PublishToIoTCore)
     "messageExpiryIntervalSeconds": "message_expiry_interval_sec",
-    "correlationData": "correlation_data",
+    "correlationData": "correlation_data_bytes",
     "responseTopic": "response_topic",
     "contentType": "content_type",
     "retain": "retain",

@@ -52,6 +52,14 @@ def test_restart_when_two_clients_are_under_load_then_nothing_is_lost_or_doubled
     assert "ipc.connection_closed" not in found.log
 
 
+def test_restart_when_messages_go_through_the_cloud_then_none_is_lost() -> None:
+    found = continuity.measure(2, 50, cloud=True)
+
+    assert found.is_good(), found
+    assert found.log.count("nucleus.taken_over") == 2
+    assert found.log.count("session_present=True") == 2
+
+
 def test_restart_when_a_startup_script_runs_then_it_is_waited_for_by_the_next_image(
     nucleus: continuity.Nucleus, tmp_path: Path
 ) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from nucleus.core import errors
+from nucleus.core import errors, handover
 from nucleus.host import logs
 from nucleus.uplink import spool
 
@@ -131,3 +132,50 @@ async def test_put_when_payloads_are_empty_then_their_number_is_bounded(log: log
 
     with pytest.raises(errors.NucleusError, match="spool is full"):
         kept.put(message(1, size=0))
+
+
+async def test_carry_when_some_are_on_their_way_then_all_unconfirmed_go_on_in_order(log: logs.Log) -> None:
+    kept, unanswered = spool.Spool(log), Broker(expect=1)
+    answer = asyncio.Event()
+
+    async def send(one: spool.Message) -> int:
+        await unanswered.send(one)
+        await answer.wait()
+        return 0
+
+    for number in range(3):
+        kept.put(
+            spool.Message(
+                topic=f"t/{number}", payload=b"\xff", qos=1, properties={"correlationData": b"\xfe", "retain": True}
+            )
+        )
+    kept.online(True)
+    async with asyncio.TaskGroup() as group:
+        pumping = group.create_task(kept.pump(send))
+        await unanswered.enough.wait()
+        await kept.hold(0.01)
+        kept.put(message(3))
+        carried = kept.carry()
+        pumping.cancel()
+    state = msgspec.json.decode(msgspec.json.encode(carried), type=tuple[handover.Message, ...])
+    after, broker = spool.Spool(log), Broker(expect=4)
+    after.take_over(state, online=True)
+    after.put(message(4, qos=0))  # the connection is about to come back
+    after.online(True)
+    await pump_until(after, broker)
+
+    assert [one.topic for one in state] == ["t/0", "t/1", "t/2", "t/3"]
+    assert broker.sent[:4] == ["t/0", "t/1", "t/2", "t/3"]
+    assert (state[0].payload, state[0].correlation, state[0].properties) == (b"\xff", b"\xfe", {"retain": True})
+
+
+async def test_take_over_when_the_connection_does_not_come_back_then_qos_0_is_dropped(log: logs.Log) -> None:
+    after = spool.Spool(log)
+    after.take_over((), online=True)
+    after.put(message(1, qos=0))
+
+    after.online(False)
+
+    assert len(after) == 0
+    with pytest.raises(errors.NucleusError, match="offline"):
+        after.put(message(2, qos=0))
