@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench crash conformance walk fuzz ipc-soak continuity train clean
+.PHONY: demo test check format bench crash conformance walk fuzz ipc-soak ipc-matrix continuity train clean
 
 demo: .venv/.stamp
 	$(BIN)/marram demo
@@ -42,6 +42,10 @@ ipc-soak: .venv/.stamp
 
 continuity: .venv/.stamp
 	$(BIN)/python -m tools.continuity
+
+# MATRIX: options, e.g. MATRIX='--client python -o json'
+ipc-matrix: .venv/.stamp
+	@$(BIN)/python -m tools.ipc_matrix $(MATRIX)
 
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from msgspec import Struct, structs
@@ -13,7 +13,7 @@ from nucleus.actors import broker, builtins, secrets, shadow_manager, strongbox,
 from nucleus.core import builtin, configuration, shadow_settings
 from nucleus.core import secrets as secret_words
 from nucleus.core.lifecycle import State
-from nucleus.host import logs, places
+from nucleus.host import faults, logs, places
 from nucleus.ipc import shadows as shadow_messages
 from nucleus.store import configuration as configuration_store
 from nucleus.store import secrets as secrets_store
@@ -41,6 +41,7 @@ class Services(Struct, frozen=True):
 
     secrets: secrets.Secrets | None = None
     shadows: shadow_manager.ShadowManager | None = None
+    faults: Callable[[str], bool] | None = None
 
     def running(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run for them."""
@@ -48,7 +49,11 @@ class Services(Struct, frozen=True):
 
 
 def build(parts: Parts) -> Services:
-    return Services(secrets=secret_manager(parts), shadows=shadow_service(parts))
+    return Services(
+        secrets=secret_manager(parts),
+        shadows=shadow_service(parts),
+        faults=faults.service_errors(parts.where.root, parts.log),
+    )
 
 
 def shadow_service(parts: Parts) -> shadow_manager.ShadowManager:

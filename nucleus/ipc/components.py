@@ -11,6 +11,8 @@ from nucleus.wire import rpc
 
 def details(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     name = request["componentName"]
+    if not name:
+        raise rpc.OperationError("InvalidArgumentsError", "cannot find the component: its name is empty")
     health = _all(one.ports).get(name)
     if health is None:
         raise rpc.OperationError(

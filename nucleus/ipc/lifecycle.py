@@ -1,7 +1,7 @@
 """UpdateState, RestartComponent, StopComponent, PauseComponent and ResumeComponent (spec/ipc.md 3, spec/nucleus.md 2.9).
 
-An unknown component is the error the model declares (ComponentNotFoundError), which every client can decode; the original
-sends ResourceNotFoundError there.
+An unknown component is the error that the model declares for the operation, because the JavaScript client decodes no other:
+ComponentNotFoundError to restart and stop (where the original sends ResourceNotFoundError), else ResourceNotFoundError.
 """
 
 from __future__ import annotations
@@ -15,13 +15,7 @@ from nucleus.wire import rpc
 
 def update_state(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     """The caller reports its own state; whether that means anything now is the supervisor's affair."""
-    if one.ports.components.component(one.caller) is None:
-        raise rpc.OperationError(
-            "ResourceNotFoundError",
-            f"cannot update the state of {one.caller}: it is no component",
-            resourceType="component",
-            resourceName=one.caller,
-        )
+    _there(one, one.caller)
     one.ports.components.report(one.caller, request["state"])
     return {}
 
@@ -37,7 +31,7 @@ def stop(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 
 
 async def pause(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
-    name = _known(one, request["componentName"])
+    name = _there(one, request["componentName"])
     try:
         await one.ports.components.pause(name)
     except confine.Unavailable as error:
@@ -46,7 +40,7 @@ async def pause(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
 
 
 async def resume(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
-    name = _known(one, request["componentName"])
+    name = _there(one, request["componentName"])
     try:
         await one.ports.components.resume(name)
     except confine.Unavailable as error:
@@ -62,7 +56,20 @@ def restart_nucleus(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _there(one: call.Call, name: str) -> str:
+    """The same name. Raises ResourceNotFoundError."""
+    if one.ports.components.component(name) is None:
+        raise rpc.OperationError(
+            "ResourceNotFoundError",
+            f"cannot find component {name}: it is not on this device",
+            resourceType="component",
+            resourceName=name,
+        )
+    return name
+
+
 def _known(one: call.Call, name: str) -> str:
+    """The same name. Raises ComponentNotFoundError."""
     if not name:
         raise rpc.OperationError("InvalidArgumentsError", "cannot find the component: its name is empty")
     if one.ports.components.component(name) is None:

@@ -108,6 +108,8 @@ def serve(one: call.Call, payload: bytes, access: authorizer.Authorizer) -> Answ
     if row is None or row.handler is None:
         name = rpc.NAMESPACE + one.operation
         raise rpc.OperationError("ServiceError", f"Operation {name} is not supported by this nucleus")
+    if one.ports.faults is not None and one.ports.faults(one.operation):
+        raise rpc.OperationError("ServiceError", f"cannot {one.operation}: the fault switch of this test root says so")
     request = _repeated(one.operation, payload) if len(payload) <= _REPEATED_BYTES else _read(one.operation, payload)
     if not row.service:
         return row.handler(one, request)

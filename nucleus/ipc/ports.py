@@ -144,3 +144,4 @@ class Ports(Struct, frozen=True):
     built_ins: Callable[[], Mapping[str, Health]] = dict  # health of the components without processes
     secrets: Secrets | None = None  # aws.greengrass.SecretManager; None on a device without a cloud
     shadows: Shadows | None = None  # aws.greengrass.ShadowManager
+    faults: Callable[[str], bool] | None = None  # whether an operation must fail now: only in a test root
