@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -221,9 +222,14 @@ class Daemon:
 
     def _parts(self) -> list[Any]:
         """Everything that runs besides the supervisor; the deployer is the first."""
-        found: list[Any] = [self._notifier.watch_over(self._deployer.run()), self._server.run()]
+        found: list[Any] = [self._notifier.watch_over(self._when_listening(self._deployer.run))]
         if self._connection is not None and self._fleet is not None:
-            found += [self._go_online(self._connection), self._jobs.run(), self._shadow.run(), self._fleet.run()]
+            found += [
+                self._when_listening(self._connection.run),
+                self._jobs.run(),
+                self._shadow.run(),
+                self._fleet.run(),
+            ]
             found.append(wiring.renew(self._settings, self._connection, self._places, self._leaving, self._log).run())
             found.append(self._telemetry.run())
         if self._tokens is not None:
@@ -231,12 +237,12 @@ class Daemon:
         found += self._services.running()
         if self._settings.provisioning is not None:
             found.append(wiring.provision(self._settings, self._places, self._leaving, self._log).run())
-        return found
+        return [*found, self._server.run()]  # last: what components asked meanwhile finds everybody at work
 
-    async def _go_online(self, connection: mqtt.Connection) -> None:
-        """Connects when every subscription of components stands: a message without a taker would be gone."""
+    async def _when_listening(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Begins when every subscription of components stands: what finds no taker would be gone."""
         await self._server.listening.wait()
-        await connection.run()
+        await run()
 
     def _ports(self) -> ports.Ports:
         return ports.Ports(

@@ -132,7 +132,7 @@ def renew(
         log.bind(part="renewal"),
         proof=f"/greengrass/v2/coreDevices/{parse.quote(cloud.thing)}/thingGroups",
         before_days=days if isinstance(days, int | float) else renewal.BEFORE_DAYS,
-        begin_again=lambda: leave.ask(leaving.AGAIN),
+        begin_again=lambda: leave.ask(leaving.HAND_OVER),
         unconfirmed=identity.is_unconfirmed(root, cloud.certificate),
         confirmed=lambda: identity.confirm(root),
     )
