@@ -1,8 +1,11 @@
-"""`python -m nucleus.vault csr|seal|open|rekey`: cryptography of the nucleus, in a process that ends.
+"""`python -m nucleus.vault csr|seal|open|rekey|verify`: cryptography of the nucleus, in a process that ends.
 
 So the daemon never loads `cryptography`. What is asked comes on standard input, the answer goes to standard output, both
 one JSON object; nothing secret is in arguments, environment or files. `csr` asks nothing and answers {"privateKey",
-"request"} (PEM, P-256). The others are about secrets at rest (AES-256-GCM):
+"request"} (PEM, P-256). `verify` is for Ed25519 signatures; the others are about secrets at rest (AES-256-GCM):
+
+    verify {"version": 1, "items": [{"publicKey": B (DER), "data": B, "signature": B}, …]}
+           -> {"version": 1, "items": [{"valid": true or false}, …]}
 
     seal   {"version": 1, "keys": [PEM], "salt": B, "items": [{"context": [text, …], "value": B}, …]}
            -> {"version": 1, "key": ID, "items": [{"nonce": B, "sealed": B}, …]}
@@ -88,6 +91,21 @@ def rekey(request: dict[str, Any]) -> dict[str, Any]:
     return {"version": VERSION, "key": identity(key), "items": items}
 
 
+def verify(request: dict[str, Any]) -> dict[str, Any]:
+    return {"version": VERSION, "items": [{"valid": _is_valid(one)} for one in request["items"]]}
+
+
+def _is_valid(one: dict[str, Any]) -> bool:
+    key = serialization.load_der_public_key(_bytes(one["publicKey"]))
+    if not isinstance(key, ed25519.Ed25519PublicKey):
+        raise RefusedError(_WRONG, "cannot verify: the public key is not Ed25519")
+    try:
+        key.verify(_bytes(one["signature"]), _bytes(one["data"]))
+    except exceptions.InvalidSignature:
+        return False
+    return True
+
+
 def identity(key: Any) -> str:
     """The SHA-256 of a key's public half, hexadecimal."""
     public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -166,7 +184,7 @@ def _asked() -> dict[str, Any]:
     return found
 
 
-OPERATIONS = {"seal": seal, "open": unseal, "rekey": rekey}
+OPERATIONS = {"seal": seal, "open": unseal, "rekey": rekey, "verify": verify}
 
 
 def main(arguments: list[str]) -> int:
@@ -175,7 +193,7 @@ def main(arguments: list[str]) -> int:
         json.dump(csr(), sys.stdout)
         return 0
     if len(arguments) != 1 or arguments[0] not in OPERATIONS:
-        print("usage: python -m nucleus.vault csr|seal|open|rekey", file=sys.stderr)
+        print("usage: python -m nucleus.vault csr|seal|open|rekey|verify", file=sys.stderr)
         return _WRONG
     try:
         json.dump(OPERATIONS[arguments[0]](_asked()), sys.stdout)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from nucleus.actors import trust
 from nucleus.core import builtin, configuration, desired, document, errors, negotiate, recipe
 from nucleus.host import logs, places, users
 from nucleus.store import components, deployments
@@ -51,6 +52,7 @@ class Preparation:
         local_once_s: float = LOCAL_ONCE_S,
     ) -> None:
         self._local_once_s = local_once_s
+        self._trust = trust.Trust(where.root, store, device.platform, log)
         self._places = where
         self._device = device
         self._store = store
@@ -83,6 +85,7 @@ class Preparation:
         async with _first_error(asyncio.TaskGroup()) as group:
             for one in resolved.values():
                 group.create_task(self._fetch(one, retry, limit))
+        await self._trust.check(resolved, desired.installed(self._tree()))
         return Ready(resolved)
 
     async def resolve(

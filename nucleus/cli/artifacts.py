@@ -31,14 +31,16 @@ def names(read: recipe.Recipe) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def collect(read: recipe.Recipe, folders: Sequence[Path], staging: Path) -> dict[str, Path]:
+def collect(
+    read: recipe.Recipe, folders: Sequence[Path], staging: Path, leave_out: Sequence[str] = ()
+) -> dict[str, Path]:
     """Finds the file of each artifact in the first folder that has it; what is made on the way goes to `staging`.
 
     Raises Failure that names every missing file at once.
     """
     found: dict[str, Path] = {}
     missing: list[str] = []
-    for name in names(read):
+    for name in (one for one in names(read) if one not in leave_out):
         path = _find(name, folders, staging)
         if path is None:
             missing.append(name)

@@ -19,6 +19,7 @@ VERBS = (
     ("dev", "nucleus.cli.dev:dev", "Redeploys a component locally whenever one of its files is saved."),
     ("component", "", "Write, check, publish and look at components."),
     ("component lint", "nucleus.cli.component_lint:lint", "Finds all mistakes in recipes, with file, line and key."),
+    ("component sign", "nucleus.cli.sign:sign", "Signs the artifacts of a component version."),
     ("component list", "nucleus.cli.component:list_components", "Lists the components installed on this device."),
     ("component details", "nucleus.cli.component:details", "Shows one component of this device."),
     ("component restart", "nucleus.cli.component:restart", "Restarts components of this device."),
@@ -40,6 +41,15 @@ VERBS = (
     ("iotcore", "", "Messages to and from the cloud, through this device's nucleus."),
     ("iotcore pub", "nucleus.cli.messages:cloud_publish", "Publishes a message to the cloud."),
     ("iotcore sub", "nucleus.cli.messages:cloud_subscribe", "Prints the cloud's messages, as they come."),
+    ("key", "", "Keys that sign models, and whom this device trusts."),
+    ("key create", "nucleus.cli.keys:create", "Makes a pair of keys for signing."),
+    (
+        "key list",
+        "nucleus.cli.keys:list_keys",
+        "Lists the keys that this device trusts, and those it does not any more.",
+    ),
+    ("key trust", "nucleus.cli.keys:trust", "Trusts a public key on this device; from then on models must be signed."),
+    ("key revoke", "nucleus.cli.keys:revoke", "Trusts a key no more on this device."),
     ("config", "", "The configuration of components."),
     ("config get", "nucleus.cli.config:get", "Shows a component's configuration, and where each value came from."),
 )

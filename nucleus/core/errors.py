@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nucleus.core import signing
+
 
 class NucleusError(Exception):
     """Raised for what the caller cannot go on from.
 
-    `code` is a word of CODES; `detail` reads "cannot <do what> <to which>: <why>" and says what to do next if we know.
+    `code` is a word of CODES, or of signing.CODES; `detail` reads "cannot <do what> <to which>: <why>" and says what to do
+    next if we know.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -61,5 +64,6 @@ CODES: dict[str, str] = {code: kind for kind, codes in _BY_TYPE.items() for code
 
 def error_types(stack: Iterable[str]) -> tuple[str, ...]:
     """The distinct types of an error stack in order, without NONE."""
-    found = dict.fromkeys(CODES.get(code, "UNKNOWN_ERROR") for code in stack)
+    ours = dict.fromkeys(signing.CODES, "PERMISSION_ERROR")
+    found = dict.fromkeys(CODES.get(code) or ours.get(code, "UNKNOWN_ERROR") for code in stack)
     return tuple(kind for kind in found if kind != "NONE")

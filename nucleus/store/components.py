@@ -72,9 +72,12 @@ class ComponentStore:
                     return candidate
         return None
 
+    def folder(self, candidate: negotiate.Candidate) -> Path:
+        """Where its artifacts lie."""
+        return self._places.artifacts(candidate.name, candidate.version)
+
     def artifact_path(self, candidate: negotiate.Candidate, artifact: recipe.Artifact) -> Path:
-        folder = self._places.artifacts(candidate.name, candidate.version)
-        return files.join(folder, recipe.file_name(artifact))
+        return files.join(self.folder(candidate), recipe.file_name(artifact))
 
     def is_present(self, candidate: negotiate.Candidate, artifact: recipe.Artifact) -> bool:
         """True if the file is there with the recipe's digest; without a digest an existing file is accepted."""
@@ -174,11 +177,15 @@ def permission_bits(artifact: recipe.Artifact) -> int:
 
 def file_digest(path: Path) -> str:
     """Base64 of the SHA-256 of a file, as recipes carry it."""
+    return base64.b64encode(sha256(path)).decode()
+
+
+def sha256(path: Path) -> bytes:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
-    return base64.b64encode(digest.digest()).decode()
+    return digest.digest()
 
 
 def _metadata(recipe_path: Path) -> Path:

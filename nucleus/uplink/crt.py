@@ -20,6 +20,7 @@ class _Late:
 
 
 auth: Any = _Late("awscrt.auth")
+crypto: Any = _Late("awscrt.crypto")
 http: Any = _Late("awscrt.http")
 io: Any = _Late("awscrt.io")
 mqtt5: Any = _Late("awscrt.mqtt5")

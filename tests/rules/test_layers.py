@@ -19,6 +19,7 @@ STARTERS = {
     "nucleus.cli.selftest": ("nucleus.selftest",),
     "nucleus.cli.doctor": ("nucleus.doctor",),
     "nucleus.cli.service_files": ("nucleus.host.launch",),
+    "nucleus.cli.keys": ("nucleus.store.trust",),
     "cloud.cli.service": ("cloud.app", "cloud.settings"),
 }
 
