@@ -32,9 +32,12 @@ class ShadowFile:
         self._log = log
         self._worker = futures.ThreadPoolExecutor(1, "shadows")
         self._is_open = False
+        self._is_over = False
 
     async def call(self, work: Callable[[store.ShadowStore], T]) -> T:
         """Does something with the store in its thread. Raises what `work` raises, and NucleusError for a faulty file."""
+        if self._is_over:
+            raise errors.NucleusError("IO_READ_ERROR", "cannot use the shadows: the nucleus is stopping")
         loop = asyncio.get_running_loop()
         if not self._is_open:
             await self._open(loop)
@@ -47,6 +50,7 @@ class ShadowFile:
 
     def close(self) -> None:
         """Waits for what is being done, then nothing more is done."""
+        self._is_over = True
         self._worker.shutdown(wait=True)
         self._store.close()
 

@@ -126,3 +126,31 @@ def test_reports_when_settings_are_wrong_then_errored_until_they_are_right(devic
 
     assert [is_well for is_well, _ in device.reports] == [True, False, True]
     assert "lazy" in device.reports[1][1]
+
+
+def test_service_when_its_file_cannot_be_made_then_a_service_error_until_it_can(device: shadow_device.Device) -> None:
+    client = device.client()
+    folder = device.folder / "shadows"
+    folder.write_text("a file where the folder should be")
+
+    with pytest.raises(model.ServiceError) as error:
+        client.update_thing_shadow(thing_name=THING, payload=STATE)
+    folder.unlink()
+    client.update_thing_shadow(thing_name=THING, payload=STATE)
+
+    assert str(folder) in (error.value.message or "")
+    assert [is_well for is_well, _ in device.reports][-2:] == [False, True]
+
+
+def test_service_when_its_file_is_damaged_while_it_is_off_then_told_set_aside_and_served() -> None:
+    with shadow_device.running() as device:
+        device.folder.joinpath("shadows").mkdir()
+        device.folder.joinpath("shadows", "shadows.db").write_bytes(b"no database" * 1000)
+        client = device.client()
+
+        with pytest.raises(model.ResourceNotFoundError):
+            client.get_thing_shadow(thing_name=THING)
+
+        assert device.reports[-1][0]
+        assert "damaged" in device.reports[-1][1]
+        assert "shadow.file_damaged" in device.world.log.names()
