@@ -22,6 +22,7 @@ NAME = "aws.greengrass.ShadowManager"
 VERBS = ("get", "update", "delete")
 WAITING = 256  # requests by local topics that wait for the disk; more are rejected
 _THINGS_KEPT = 1024
+_NEW = rates.Bucket(0, 0, 0)  # full when it is first used, for no rate is 0
 
 Ref = shadow_settings.Ref
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class Shadows:
         self._log = log
         self._clock = clock
         self._steady = steady
-        self._total = rates.Bucket(0, 0, 0)
+        self._total = _NEW
         self._by_thing: dict[str, rates.Bucket] = {}
         self._waiting: asyncio.Queue[tuple[str, Ref, bytes]] = asyncio.Queue(WAITING)
         self._listeners: list[Callable[[Ref], None]] = []
@@ -166,9 +167,9 @@ class Shadows:
             raise Rejected(shadow.Refused(400, f"cannot find the shadow: {fault}"))
         if len(self._by_thing) > _THINGS_KEPT:
             self._by_thing.clear()
+        # The thing first: one that asks too often must not use up what is there for all.
+        self._by_thing[thing] = self._take(self._by_thing.get(thing, _NEW), settings.thing_rate, f"of {thing}")
         self._total = self._take(self._total, settings.total_rate, "of all things")
-        bucket = self._by_thing.get(thing, self._total)
-        self._by_thing[thing] = self._take(bucket, settings.thing_rate, f"of {thing}")
         return settings
 
     def _take(self, bucket: rates.Bucket, rate: float, whose: str) -> rates.Bucket:

@@ -39,7 +39,7 @@ class Settings(Struct, frozen=True):
 
 
 def read(configuration: Mapping[str, Any], core_thing: str) -> Settings:
-    """The settings in force; `problems` are sentences about what was left out."""
+    """The settings in force; `problems` are sentences about what was left out. A device without a cloud has no thing."""
     found = _lowered(configuration)
     problems: list[str] = []
     synchronize = _object(found, "synchronize", problems)
@@ -60,7 +60,8 @@ def read(configuration: Mapping[str, Any], core_thing: str) -> Settings:
 def _refs(synchronize: Mapping[str, Any], core_thing: str, problems: list[str]) -> Iterator[Ref]:
     """The shadows of the device's own thing, and of others by a map or a list."""
     if isinstance(synchronize.get("corething"), Mapping):
-        yield from _of_thing(core_thing, synchronize["corething"], problems)
+        if core_thing:
+            yield from _of_thing(core_thing, synchronize["corething"], problems)
     elif synchronize.get("corething") is not None:
         problems.append("synchronize.coreThing must be an object")
     things = synchronize.get("shadowdocumentsmap") or {}

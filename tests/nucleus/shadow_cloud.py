@@ -32,6 +32,7 @@ class Cloud:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.fault: Callable[[str], int | None] = lambda verb: 0
         self.forbidden = False
+        self.reason = 0  # of the PUBACK
         self.limit_bytes = shadow.SIZE_BYTES
         self._sinks: list[tuple[str, Callable[[Any], None]]] = []
         self._status: list[Callable[[bool], None]] = []
@@ -58,8 +59,9 @@ class Cloud:
         await asyncio.sleep(0)
         if not self.connected:
             raise errors.NucleusError("NETWORK_ERROR", "not connected")
-        self._answer(topic.rpartition("/")[2], payload)
-        return 0
+        if self.reason < 0x80:
+            self._answer(topic.rpartition("/")[2], payload)
+        return self.reason
 
     # ---- the service -------------------------------------------------------------------------------------------------
 

@@ -118,6 +118,23 @@ async def test_sync_when_the_policy_forbids_the_topics_then_nothing_is_published
         assert cloud.state == {"reported": {"a": 1}}
 
 
+async def test_sync_when_the_broker_does_not_take_a_publication_then_refused_or_later_by_its_reason(
+    tmp_path: Path, cloud: Cloud
+) -> None:
+    cloud.reason = 0x87
+    async with running(tmp_path, cloud) as device:
+        assert device.log.names().count("shadow.not_synchronised") == 1
+        cloud.reason = 0x97
+        await device.update(reported={"a": 1})
+        await device.rests()
+        assert device.log.names().count("shadow.synchronised_later") == 1
+
+        cloud.reason = 0
+        device.later(10)
+        await device.rests()
+        assert cloud.state == {"reported": {"a": 1}}
+
+
 async def test_sync_when_offline_for_months_then_one_exchange_tells_the_last_state(
     tmp_path: Path, cloud: Cloud
 ) -> None:

@@ -30,6 +30,12 @@ def test_read_when_shadows_are_named_then_those_are_synchronised(synchronize: An
     assert not found.problems
 
 
+def test_read_when_the_device_has_no_thing_then_its_own_shadows_are_no_problem() -> None:
+    assert (
+        shadow_settings.read({"synchronize": {"coreThing": {"namedShadows": ["a"]}}}, "") == shadow_settings.Settings()
+    )
+
+
 def test_read_when_all_keys_are_given_then_they_hold() -> None:
     configuration = {
         "strategy": {"type": "periodic", "delay": 12},

@@ -120,6 +120,19 @@ def test_rates_when_a_thing_is_asked_too_often_then_a_service_error_and_other_th
         assert client.update_thing_shadow(thing_name="thing2", payload=STATE).payload
 
 
+def test_rates_when_one_thing_is_asked_too_often_then_that_does_not_count_for_all() -> None:
+    slow = {"rateLimits": {"maxLocalRequestsPerSecondPerThing": 0.001, "maxTotalLocalRequestsRate": 3}}
+    with shadow_device.running(slow) as device:
+        client = device.client()
+        client.update_thing_shadow(thing_name=THING, payload=STATE)
+        for _ in range(20):
+            with pytest.raises(model.ServiceError):
+                client.update_thing_shadow(thing_name=THING, payload=STATE)
+
+        assert client.update_thing_shadow(thing_name="thing2", payload=STATE).payload
+        assert client.update_thing_shadow(thing_name="thing3", payload=STATE).payload
+
+
 def test_reports_when_settings_are_wrong_then_errored_until_they_are_right(device: shadow_device.Device) -> None:
     device.reconfigure({"strategy": {"type": "lazy"}})
     device.reconfigure({})

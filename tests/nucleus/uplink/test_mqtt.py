@@ -41,6 +41,15 @@ async def test_publish_when_offline_then_kept(connection: mqtt.Connection, kept:
     assert len(kept) == 1
 
 
+async def test_publish_now_when_offline_then_refused_and_not_kept(
+    connection: mqtt.Connection, kept: spool.Spool
+) -> None:
+    with pytest.raises(errors.NucleusError, match="not connected"):
+        await connection.publish_now("a/b", b"x")
+
+    assert len(kept) == 0
+
+
 async def test_receive_when_one_taker_fails_then_the_others_and_the_next_messages_are_served(
     connection: mqtt.Connection,
 ) -> None:
