@@ -87,11 +87,32 @@ def test_restart_when_a_component_ends_then_the_next_image_hears_of_it_and_of_it
 ) -> None:
     run = f"printf 'half a '; until [ -e {tmp_path}/end ]; do sleep 0.05; done; echo sentence; exit 7"
     nucleus.deploy([continuity.recipe(SLEEPER, run)])
+    command = [sys.executable, "-m", "nucleus.cli", "nucleus", "restart", "--root", str(nucleus.root)]
 
-    nucleus.restart()
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    systems.wait_for(lambda: "nucleus.taken_over" in nucleus.log(), "the next image", WITHIN_S)
     (tmp_path / "end").touch()
 
     systems.wait_for(lambda: "Run script ended with exit code 7: half a sentence" in nucleus.log(), "its end", WITHIN_S)
+    assert "restarts under its components" in said
+
+
+def test_restart_when_a_component_dies_or_is_restarted_then_it_runs_once(nucleus: continuity.Nucleus) -> None:
+    """A death just before the restart may be heard by the old image, by the new one, or wait for it."""
+    nucleus.deploy([continuity.recipe(SLEEPER, "exec sleep 100000"), continuity.recipe(STARTER, "exec sleep 100000")])
+    before = continuity.pids(nucleus.root)
+
+    os.kill(before[SLEEPER][0], signal.SIGKILL)
+    nucleus.restart()
+    nucleus.call("RestartComponent", {"componentName": STARTER})
+
+    def anew() -> bool:
+        found = continuity.pids(nucleus.root)
+        return all(len(found.get(name, ())) == 1 and found[name] != before[name] for name in before)
+
+    systems.wait_for(anew, lambda: f"new processes of both: {continuity.pids(nucleus.root)}", WITHIN_S)
+    systems.wait_for(lambda: state(nucleus, SLEEPER) == "RUNNING", "the component to run", WITHIN_S)
+    assert not lives(before[STARTER][0])
 
 
 def test_restart_when_the_state_cannot_be_read_then_the_ordinary_way(nucleus: continuity.Nucleus) -> None:
