@@ -15,10 +15,12 @@ from nucleus.core import recipe
 from tests.components import parts
 
 ALL = sorted(path.stem for path in parts.RECIPES.glob("*.yaml"))
+PATTERNS = ("SensorPublisher", "SensorSubscriber", "SetpointListener", "LampShadow")
 FOLDERS: dict[str, Callable[[str], Path]] = {
     "com.example.turbine.Monitor": lambda version: parts.MONITOR.parent / version,
     "com.example.turbine.PowerCurveModel": lambda version: parts.MODEL / version,
     "marram.ModelAgent": lambda version: parts.AGENT,
+    **{f"com.example.patterns.{name}": lambda _: parts.REPOSITORY / "components/patterns" for name in PATTERNS},
 }
 LINUX = {"os": "linux", "architecture": "amd64"}
 
@@ -44,7 +46,9 @@ def test_recipe_when_read_then_its_name_is_the_files_and_its_artifacts_exist(ste
         assert name == "marram_ipc.py" or source.is_file()
 
 
-@pytest.mark.parametrize("stem", [stem for stem in ALL if "turbine" in stem or "Agent" in stem])
+@pytest.mark.parametrize(
+    "stem", [stem for stem in ALL if not stem.startswith(("com.example.Hello", "com.example.Ticker"))]
+)
 def test_artifacts_when_python_then_every_module_they_import_is_there(stem: str, tmp_path: Path) -> None:
     found = read(stem)
     files = parts.publish(stem, FOLDERS[found.name](found.version), tmp_path / "files")
