@@ -1,4 +1,4 @@
-"""Behaviour 71: local shadows for unmodified official clients; synchronisation is in tests/whole/test_shadows.py."""
+"""Behaviour 71: local shadows for unmodified official clients; synchronisation is in test_shadow_sync.py."""
 
 from __future__ import annotations
 
