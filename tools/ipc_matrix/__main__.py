@@ -56,15 +56,22 @@ def main(arguments: list[str]) -> int:
 def run(clients: Collection[str], only: Collection[str]) -> list[runner.Result]:
     """Plays everything about these operations with each client, one after the other."""
     found = []
-    with surroundings() as (system, services, values):
+    with surroundings() as around:
         for client in clients:
             print(f"{report.TITLES[client]} …", file=sys.stderr, flush=True)
-            with device(system, client, services, values) as one:
-                player = runner.Runner(client, one)
-                found += player.play(each for each in FIRST if each.operation in only)
-                found += player.play_faults(ALL, [name for name in shapes.OPERATIONS if name in only])
-                found += player.play(each for each in scenarios_cloud.LAST if each.operation in only)
+            found += play(client, only, *around)
     return found
+
+
+def play(
+    client: str, only: Collection[str], system: systems.System, services: dict[str, Any], values: dict[str, Any]
+) -> list[runner.Result]:
+    """The same with one client, on a device of its own."""
+    with device(system, client, services, values) as one:
+        player = runner.Runner(client, one)
+        found = player.play(each for each in FIRST if each.operation in only)
+        found += player.play_faults(ALL, [name for name in shapes.OPERATIONS if name in only])
+        return found + player.play(each for each in scenarios_cloud.LAST if each.operation in only)
 
 
 @contextlib.contextmanager
@@ -112,12 +119,20 @@ def client_device(system: systems.System) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def device(
-    system: systems.System, client: str, services: dict[str, Any], values: dict[str, Any]
+    system: systems.System,
+    client: str,
+    services: dict[str, Any],
+    values: dict[str, Any],
+    *,
+    thing: str = "",
+    test_root: bool = True,
 ) -> Iterator[world.Device]:
     """The nucleus of one client with its drivers."""
-    thing = f"mx-{client}"
+    thing = thing or f"mx-{client}"
     command = CLIENTS[client](system.root / "drivers")
-    world.prepare(system, thing, services)
+    folder = world.prepare(system, thing, services)
+    if test_root:
+        (folder / "test-root").touch()
     one = world.Device(system, thing, command, values)
     try:
         yield one

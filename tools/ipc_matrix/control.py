@@ -7,6 +7,7 @@ client does not know the operation. `token` "" is the component's own identity. 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -28,7 +29,9 @@ class Control:
         self._listener.listen(16)
         self._drivers: dict[str, Any] = {}
         self._news = threading.Condition()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._open: list[Any] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -38,6 +41,7 @@ class Control:
                 return
             connection.settimeout(ANSWER_S)
             lines = connection.makefile("rw")
+            self._open += [lines, connection]
             role = json.loads(lines.readline() or "{}").get("role", "")
             with self._news:
                 self._drivers[role] = lines
@@ -65,9 +69,12 @@ class Control:
         return answer
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+        self._thread.join(ANSWER_S)
         self._listener.close()
-        for lines in self._drivers.values():
-            lines.close()
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.close()
 
 
 def _maps(names: list[str]) -> list[str]:

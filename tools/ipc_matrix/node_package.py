@@ -1,13 +1,18 @@
 """The official JavaScript client: found, or installed by npm into a cache folder outside the repository.
 
+    python -m tools.ipc_matrix.node_package        installs it and says where
+
+
 Its prebuilt binary lies inside the package, so npm's install scripts are not needed and not run.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from tools.ipc_matrix import world
@@ -51,3 +56,26 @@ def find(*, install: bool) -> Path:
 def command(where: Path) -> list[str]:
     """The driver of the JavaScript client."""
     return ["env", f"NODE_PATH={where / 'node_modules'}", "node", str(world.FOLDER / "drivers" / "js_driver.js")]
+
+
+def declared_errors(where: Path) -> dict[str, list[str]]:
+    """The errors that the package declares for each operation it knows, by their short names."""
+    script = (
+        "const model = require('aws-iot-device-sdk-v2/dist/greengrasscoreipc/model_utils').makeServiceModel();"
+        "const short = (name) => name.split('#')[1];"
+        "const rows = [...model.operations].map(([name, one]) => [short(name), [...one.errorShapes].map(short)]);"
+        "console.log(JSON.stringify(Object.fromEntries(rows)));"
+    )
+    environment = os.environ | {"NODE_PATH": str(where / "node_modules")}
+    done = subprocess.run(
+        ["node", "-e", script], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        print(find(install=True))
+    except Absent as reason:
+        sys.exit(str(reason))

@@ -32,10 +32,12 @@ def _cell(found: Sequence[runner.Result]) -> str:
         return "n.a."
     failed = [one for one in found if one.status == "failed"]
     events = sum(one.outcome.startswith("event ") and one.status == "ok" for one in found)
+    reached = [one for one in found if one.outcome in declared.SHORT and one.status == "ok"]
+    real = {one.outcome for one in reached if not one.by_fault}
     errors = [
         declared.SHORT[one.outcome] + ("*" if one.by_fault else "")
-        for one in found
-        if one.outcome in declared.SHORT and one.status == "ok"
+        for one in reached
+        if not (one.by_fault and one.outcome in real)
     ]
     head = f"FAILED ({len(failed)})" if failed else "ok"
     parts = [head, *([f"{events} event{'s' * (events > 1)}"] if events else []), " ".join(dict.fromkeys(errors))]

@@ -1,6 +1,6 @@
 """One device for one client: a real cloud, a real nucleus, driver components, and what scenarios may do to them.
 
-The device's root folder holds the marker `test-root`, so that the fault switch `ipc-service-error` has an effect
+With the marker `test-root` in the device's root folder the fault switch `ipc-service-error` has an effect
 (nucleus/ARCHITECTURE.md, Faults on purpose).
 """
 
@@ -49,7 +49,6 @@ class Device:
         self.root = system.device(thing)
         self.values: dict[str, Any] = {**NAMES, **values, "thing": thing, "user": getpass.getuser()}
         self._number = 0
-        (self.root / "test-root").touch()
         self.control = control.Control(self.root / "c")
         system.start_nucleus(thing)
         self._connect()
@@ -143,8 +142,8 @@ class Device:
         return str(self.cli.call("CreateLocalDeployment", dict(request))["deploymentId"])
 
 
-def prepare(system: systems.System, thing: str, services: Mapping[str, Any]) -> None:
-    """Makes the device in the cloud, and its root folder, with more configuration of built-in components."""
+def prepare(system: systems.System, thing: str, services: Mapping[str, Any]) -> Path:
+    """Makes the device in the cloud, and its root folder (returned), with more configuration of built-in components."""
     iot = system.client("iot")
     system.create_group(thing)
     folder = system.create_device(thing, thing)
@@ -161,6 +160,7 @@ def prepare(system: systems.System, thing: str, services: Mapping[str, Any]) -> 
     config["services"]["aws.greengrass.Nucleus"]["configuration"]["iotRoleAlias"] = ROLE_ALIAS
     config["services"] |= {name: {"configuration": dict(one)} for name, one in services.items()}
     path.write_text(yaml.safe_dump(config))
+    return folder
 
 
 def python_command(folder: Path) -> list[str]:
