@@ -228,6 +228,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="agent.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--socket", default="agent.sock")
     parser.add_argument("--lease-seconds", type=float, default=600.0)
+    parser.add_argument("--nucleus-root", type=Path, help="folder in which the nucleus says whom it trusts")
     parser.add_argument("--cores", type=int, default=1, help="requests that compute at a time")
     parser.add_argument("--store", type=Path, default=Path("registry"))
     given = parser.parse_args(arguments)
@@ -236,7 +237,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, lambda *_: stopped.set())
     try:
         registry = agent_registry.Registry.open(given.store)
-        aliases = agent_aliases.Aliases(registry, given.lease_seconds)
+        aliases = agent_aliases.Aliases(registry, given.lease_seconds, given.nucleus_root)
         for line in aliases.restore():
             print(f"restored: {line}", flush=True)
         engine = agent_engine.Engine(aliases.serving, given.cores)

@@ -13,6 +13,7 @@ Releases and withdrawals of a version that is not the one offered last are late 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import agent_check
 import agent_registry
+import agent_signature
 
 MODEL_LIMIT_BYTES = 512 * 1024 * 1024
 MANIFEST_LIMIT_BYTES = 1024 * 1024
@@ -39,8 +41,9 @@ class Serving:
 class Aliases:
     """All aliases of one agent. Reading is free of locks; changes happen one at a time."""
 
-    def __init__(self, registry: agent_registry.Registry, lease_s: float) -> None:
+    def __init__(self, registry: agent_registry.Registry, lease_s: float, root: Path | None = None) -> None:
         self._registry = registry
+        self._root = root  # of the nucleus, where it says whom it trusts
         self._lease_s = lease_s
         self._serving: dict[str, Serving] = {}
         self._released_at: dict[str, float] = {}
@@ -126,6 +129,11 @@ class Aliases:
         if entry and entry.component == component and entry.serving == serving and alias in self._serving:
             self._set(alias, entry, offered=version, released=False)
             return f"{alias} already answers with {what}"
+        files = {"model.json": data, manifest.file: model}
+        try:
+            agent_signature.judge(component, version, files, folder, self._root)
+        except agent_signature.UnsignedError as error:
+            raise agent_check.RefusedError(f"{error.code}: {error}") from error
         loaded = agent_check.load(manifest, model)
         self._registry.keep(data, manifest.file, model)
         same = entry is not None and entry.component == component
@@ -190,7 +198,7 @@ class Aliases:
 
 def _read(path: Path, limit_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:  # never through a link
             data = file.read(limit_bytes + 1)
     except OSError as error:
         raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}") from error

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import agent_onnx
 import numpy as np
 import onnxruntime
 
@@ -119,6 +120,10 @@ def load(manifest: Manifest, model: bytes) -> Model:
     digest = hashlib.sha256(model).hexdigest()
     if digest != manifest.sha256:
         raise RefusedError(f"{manifest.file} has SHA-256 {digest[:12]}..., model.json says {manifest.sha256[:12]}...")
+    try:
+        agent_onnx.check(model)
+    except agent_onnx.OutsideError as error:
+        raise RefusedError(f"{error.code}: {manifest.file}: {error}") from error
     if _numbers(onnxruntime.__version__) < _numbers(manifest.minimum_version):
         raise RefusedError(
             f"it needs onnxruntime {manifest.minimum_version}, this device has {onnxruntime.__version__}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from nucleus.cli import exits
 from nucleus.core import errors, recipe
 
-IPC_CLIENT = "marram_ipc.py"
+OURS = {"marram_ipc.py": "nucleus.ipc.client", "marram_signing.py": "nucleus.core.signing"}  # copied beside an artifact
 WHEELS = "wheels.zip"
 _IGNORED = {"__pycache__", ".git"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a ZIP can say
@@ -86,15 +86,15 @@ def _find(name: str, folders: Sequence[Path], staging: Path) -> Path | None:
         if name.endswith(".zip") and inner.is_dir():
             archive(inner, staging / name)
             return staging / name
-    if name == IPC_CLIENT:
-        return _ipc_client()
+    if name in OURS:
+        return _module(OURS[name])
     made = staging / name  # put there beforehand, as wheels.zip is
     return made if made.is_file() else None
 
 
-def _ipc_client() -> Path:
-    """The file of our small IPC client, found without importing it."""
-    spec = importlib.util.find_spec("nucleus.ipc.client")
-    assert spec is not None, "nucleus.ipc.client is part of this distribution"
-    assert spec.origin is not None, "nucleus.ipc.client is a file"
+def _module(name: str) -> Path:
+    """The file of one of our modules that stand alone, found without importing it."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None, f"{name} is part of this distribution"
+    assert spec.origin is not None, f"{name} is a file"
     return Path(spec.origin)

@@ -27,7 +27,10 @@ RECIPES = REPOSITORY / "recipes"
 AGENT = REPOSITORY / "components/model_agent"
 MODEL = REPOSITORY / "components/power_curve_model"
 MONITOR = REPOSITORY / "components/turbine_monitor/1.0.0"
-IPC_CLIENT = REPOSITORY / "nucleus/ipc/client.py"
+OURS = {
+    "marram_ipc.py": REPOSITORY / "nucleus/ipc/client.py",
+    "marram_signing.py": REPOSITORY / "nucleus/core/signing.py",
+}
 MODEL_NAME = "com.example.turbine.PowerCurveModel"
 WAIT_S = 30.0
 BATCH = {"conditions": np.array([[8.0, 10.0], [11.0, 0.0]], dtype=np.float32)}
@@ -52,7 +55,7 @@ def publish(recipe: str, source: Path, target: Path) -> Path:
     """Copies the artifacts of a recipe, and only those, as `marram component publish` finds them."""
     target.mkdir(parents=True)
     for name in artifact_names(recipe):
-        shutil.copyfile(IPC_CLIENT if name == "marram_ipc.py" else source / name, target / name)
+        shutil.copyfile(OURS.get(name, source / name), target / name)
     return target
 
 

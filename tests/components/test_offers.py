@@ -92,7 +92,7 @@ CUT = (parts.MODEL / "1.1.0/power_curve.onnx").read_bytes()[:1000]
 NAN = nan_model()
 BAD: list[tuple[str, Callable[[dict[str, Any]], None], bytes | None, str]] = [
     ("digest", lambda described: described.update(sha256="0" * 64), None, "model.json says 000000000000"),
-    ("cut", right_digest(CUT), CUT, "power_curve.onnx cannot be loaded"),
+    ("cut", right_digest(CUT), CUT, "NOT_ONNX: power_curve.onnx"),
     ("nan", right_digest(NAN), NAN, "output power_kw is not a number"),
     ("dtype", change_input(dtype="float64"), None, "input conditions is float32 [-1, 2] in the model, float64"),
     ("shape", change_input(shape=[-1, 3]), None, "input conditions is float32 [-1, 2] in the model, float32 [-1, 3]"),

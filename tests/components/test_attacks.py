@@ -1,0 +1,214 @@
+"""Attacks on the model agent: every one is refused with a code, and what served before still answers.
+
+The nucleus's own checks of signatures are in tests/nucleus/actors/test_trust.py; here are the bytes the agent itself loads.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import model_client
+import numpy as np
+import onnx
+import pytest
+from awscrt import crypto
+from onnx import external_data_helper, helper, numpy_helper
+
+from nucleus.core import signing
+from tests.components import parts
+
+GOOD, OFFERED = "1.0.0", "1.1.0"
+
+
+class Signer:
+    def __init__(self) -> None:
+        self.private = crypto.EC.new_generate(crypto.ECType.P_256)
+        self.der = self.private.export_key(crypto.ECExportFormat.SPKI)
+        self.id = signing.key_id(self.der)
+
+    def sign(self, folder: Path, version: str, **content: Any) -> None:
+        """Writes manifest and signature for the two files of a model."""
+        names = ("model.json", "power_curve.onnx")
+        digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+        manifest = signing.write_manifest(parts.MODEL_NAME, version, digests, **content)
+        (folder / signing.MANIFEST).write_bytes(manifest)
+        signature = self.private.sign(hashlib.sha256(manifest).digest())
+        (folder / signing.SIGNATURE).write_bytes(signing.write_signature(self.id, signature))
+
+
+OURS, THEIRS = Signer(), Signer()
+
+
+class Scene:
+    """A device that trusts OURS, whose agent serves a signed 1.0.0."""
+
+    def __init__(self, device: parts.Device) -> None:
+        self.device = device
+        self.trust()
+        device.start_agent("--nucleus-root", str(device.root))
+        folder = self.model(GOOD)
+        OURS.sign(folder, GOOD)
+        done = device.offer(GOOD, folder)
+        assert done.returncode == 0, done.stderr
+
+    def trust(self, **more: Any) -> None:
+        keys = {OURS.id: {"name": "ours", "publicKey": base64.b64encode(OURS.der).decode()}}
+        (self.device.root / "trust.json").write_text(json.dumps({"keys": keys, **more}))
+
+    def model(self, version: str) -> Path:
+        """A copy of the repository's model of that version, unsigned."""
+        folder = self.device.root / "offered" / version
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(parts.MODEL / version, folder)
+        return folder
+
+    def refused(self, folder: Path, version: str = OFFERED) -> str:
+        """What the offer's script said; 1.0.0 must still answer."""
+        done = self.device.offer(version, folder)
+        assert done.returncode == 1, done.stdout
+        client = model_client.Client(str(self.device.socket))
+        assert parts.predict(client).version == GOOD
+        client.close()
+        return done.stderr
+
+
+@pytest.fixture
+def scene(device: parts.Device) -> Scene:
+    return Scene(device)
+
+
+def _change(folder: Path, edit: Callable[[onnx.ModelProto], None]) -> None:
+    """Edits the graph and makes the digest in model.json right again, as a careful attacker does."""
+    path = folder / "power_curve.onnx"
+    model = onnx.load(path)
+    edit(model)
+    path.write_bytes(model.SerializeToString())
+    _right_digest(folder)
+
+
+def _right_digest(folder: Path) -> None:
+    manifest = json.loads((folder / "model.json").read_bytes())
+    manifest["sha256"] = hashlib.sha256((folder / "power_curve.onnx").read_bytes()).hexdigest()
+    (folder / "model.json").write_text(json.dumps(manifest))
+
+
+def _swap(folder: Path) -> None:
+    shutil.copyfile(parts.MODEL / GOOD / "power_curve.onnx", folder / "power_curve.onnx")
+    _right_digest(folder)
+
+
+def _link(folder: Path) -> None:
+    target = folder.with_name("elsewhere.onnx")
+    (folder / "power_curve.onnx").replace(target)
+    (folder / "power_curve.onnx").symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("code", "signer", "content", "attack"),
+    [
+        ("SIGNING_KEY_UNKNOWN", THEIRS, {}, None),
+        ("SIGNATURE_MISSING", None, {}, None),
+        ("WRONG_DEVICE_CLASS", OURS, {"classes": ("gateway",)}, None),
+        ("ARTIFACT_CHANGED", OURS, {}, _swap),
+        ("Too many levels of symbolic links", OURS, {}, _link),
+    ],
+    ids=["wrong key", "signature stripped", "another device class", "tampered after install", "symbolic link"],
+)
+def test_offer_when_its_signature_does_not_hold_then_refused(
+    scene: Scene, code: str, signer: Signer | None, content: dict[str, Any], attack: Callable[[Path], None] | None
+) -> None:
+    folder = scene.model(OFFERED)
+    if signer is not None:
+        signer.sign(folder, OFFERED, **content)
+    if attack is not None:
+        attack(folder)
+
+    assert code in scene.refused(folder)
+
+
+def test_offer_when_its_key_was_revoked_or_its_version_is_below_the_floor_then_refused(scene: Scene) -> None:
+    folder = scene.model(OFFERED)
+    OURS.sign(folder, OFFERED)
+    (scene.device.root / "security_floors.json").write_text(json.dumps({parts.MODEL_NAME: "1.2.0"}))
+    assert "BELOW_SECURITY_FLOOR" in scene.refused(folder)
+
+    scene.trust(revoked=[OURS.id])
+    assert "SIGNING_KEY_REVOKED" in scene.refused(folder)
+
+
+def _external(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))  # as raw data
+    external_data_helper.set_external_data(tensor, location="../../../trust.json")
+    tensor.ClearField("raw_data")
+
+
+def _hidden_external(model: onnx.ModelProto) -> None:
+    """In a branch of a condition, where a look at the initializers alone would not find it."""
+    tensor = numpy_helper.from_array(np.zeros(1, np.float32), "hidden")
+    external_data_helper.set_external_data(tensor, location="/etc/passwd")
+    branch = helper.make_graph([helper.make_node("Constant", [], ["x"], value=tensor)], "branch", [], [])
+    model.graph.node.append(helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch))
+
+
+def _custom(model: onnx.ModelProto) -> None:
+    model.graph.node.append(helper.make_node("Shell", ["conditions"], ["z"], domain="com.attacker"))
+    model.opset_import.append(helper.make_opsetid("com.attacker", 1))
+
+
+def _opset(model: onnx.ModelProto) -> None:
+    for one in model.opset_import:
+        one.version = 999
+
+
+def _nan(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype == np.float32:
+            tensor.CopyFrom(numpy_helper.from_array(np.full_like(array, np.nan), tensor.name))
+
+
+@pytest.mark.parametrize(
+    ("words", "attack"),
+    [
+        ("EXTERNAL_DATA", _external),
+        ("EXTERNAL_DATA", _hidden_external),
+        ("CUSTOM_OPERATORS", _custom),
+        ("cannot be loaded", _opset),
+        ("NaN or infinite", _nan),
+    ],
+    ids=["external data", "hidden external data", "foreign operators", "bad opset", "NaN weights"],
+)
+def test_offer_when_signed_but_the_model_itself_is_bad_then_refused(
+    scene: Scene, words: str, attack: Callable[[onnx.ModelProto], None]
+) -> None:
+    folder = scene.model(OFFERED)
+    _change(folder, attack)
+    OURS.sign(folder, OFFERED)
+
+    assert words in scene.refused(folder)
+
+
+@pytest.mark.parametrize("size", [10, 1000], ids=["short", "half"])
+def test_offer_when_signed_but_truncated_then_refused(scene: Scene, size: int) -> None:
+    folder = scene.model(OFFERED)
+    path = folder / "power_curve.onnx"
+    path.write_bytes(path.read_bytes()[:size])
+    _right_digest(folder)
+    OURS.sign(folder, OFFERED)
+
+    assert "NOT_ONNX" in scene.refused(folder) or "cannot be loaded" in scene.refused(folder)
+
+
+def test_offer_when_larger_than_the_limit_then_refused_without_reading_it_all(scene: Scene) -> None:
+    folder = scene.model(OFFERED)
+    with (folder / "power_curve.onnx").open("r+b") as file:
+        file.truncate(600 * 1024 * 1024)  # a hole: it takes no space on the disk
+
+    assert "is larger than" in scene.refused(folder)
