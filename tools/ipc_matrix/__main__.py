@@ -17,8 +17,6 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from nucleus.wire import shapes
 from tests.nucleus import cloud_secrets
 from tools import system as systems
@@ -49,7 +47,7 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    print(msgspec.json.encode(results).decode() if options.output == "json" else report.table(results))
+    print(report.machine(results).decode() if options.output == "json" else report.table(results))
     return int(any(one.status == "failed" for one in results))
 
 

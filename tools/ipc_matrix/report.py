@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+from msgspec import Struct
+
 from nucleus.wire import shapes
 from tools.ipc_matrix import declared, runner
 
@@ -19,7 +22,11 @@ def table(results: Sequence[runner.Result]) -> str:
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines[1:1] = ["  ".join("-" * width for width in widths)]
-    return "\n".join([*lines, "", *_notes(results), "", *_totals(results, clients)])
+    ends = [
+        f"{TITLES[one.client]} {one.operations}/{one.operations_of} operations, {one.outcomes}/{one.outcomes_of} outcomes"
+        for one in totals(results)
+    ]
+    return "\n".join([*lines, "", *_notes(results), "", *ends])
 
 
 def _of(results: Sequence[runner.Result], name: str, client: str) -> list[runner.Result]:
@@ -65,14 +72,32 @@ def _notes(results: Sequence[runner.Result]) -> list[str]:
     return [*lines, "* by the fault switch ipc-service-error, in a test root", f"errors: {shorts}"]
 
 
-def _totals(results: Sequence[runner.Result], clients: Sequence[str]) -> list[str]:
-    lines = []
-    for client in clients:
+class Total(Struct, frozen=True):
+    """How many operations of a client all of whose outcomes came, of those it knows; the same of outcomes."""
+
+    client: str
+    operations: int
+    operations_of: int
+    outcomes: int
+    outcomes_of: int
+
+
+def totals(results: Sequence[runner.Result]) -> list[Total]:
+    found = []
+    for client in dict.fromkeys(one.client for one in results):
         own = [one for one in results if one.client == client]
         names = list(dict.fromkeys(one.operation for one in own))
         able = [name for name in names if not all(one.status == "n.a." for one in _of(own, name, client))]
         good = [name for name in able if all(one.status != "failed" for one in _of(own, name, client))]
         counted = [one for one in own if one.status != "n.a."]
         passed = sum(one.status == "ok" for one in counted)
-        lines.append(f"{TITLES[client]} {len(good)}/{len(able)} operations, {passed}/{len(counted)} outcomes")
-    return lines
+        found.append(Total(client, len(good), len(able), passed, len(counted)))
+    return found
+
+
+def machine(results: Sequence[runner.Result]) -> bytes:
+    """Everything as JSON."""
+    unreachable = [
+        {"operation": name, "error": error, "why": why} for (name, error), why in declared.UNREACHABLE.items()
+    ]
+    return msgspec.json.encode({"totals": totals(results), "results": results, "unreachable": unreachable})

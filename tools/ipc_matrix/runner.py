@@ -76,14 +76,18 @@ class Runner:
             except (Failed, TimeoutError, KeyError, RuntimeError) as error:
                 status, why = "failed", f"{error}"
             finally:
-                self._clean()
+                unclosed = self._clean()
+            if unclosed and status == "ok":
+                status, why = "failed", unclosed
         return Result(self._name, scenario.operation, scenario.outcome, status, why, by_fault)
 
-    def _clean(self) -> None:
+    def _clean(self) -> str:
+        """Ends the scenario's streams and switches; returns what went wrong with that."""
         self._device.fault()
-        for role, number in self._streams.values():
-            self._device.control.ask(role, "close", id=number)
+        answers = [self._device.control.ask(role, "close", id=number) for role, number in self._streams.values()]
         self._streams.clear()
+        wrong = (f"closing the stream: {one['error']}: {one['message']}" for one in answers if "ok" not in one)
+        return next(wrong, "")
 
     # ---- steps ---------------------------------------------------------------------------------------------------
 
