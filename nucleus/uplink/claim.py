@@ -14,7 +14,7 @@ from typing import Any
 
 from nucleus.core import errors
 from nucleus.host import files
-from nucleus.uplink.crt import io, mqtt5
+from nucleus.uplink import crt
 
 STEP_S = 30.0  # for the connection and for each answer
 _CREATE = "$aws/certificates/create/json"
@@ -82,7 +82,7 @@ class _Session:
 
     def __init__(self, configuration: Mapping[str, Any]) -> None:
         self._events: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self._client = mqtt5.Client(self._options(configuration))
+        self._client = crt.mqtt5.Client(self._options(configuration))
         self._client.start()
         word, why = self._next({"up", "down"}, "the connection with the claim certificate")
         if word == "down":
@@ -91,12 +91,12 @@ class _Session:
 
     def ask(self, topic: str, request: Mapping[str, Any]) -> dict[str, Any]:
         for word in ("accepted", "rejected"):
-            subscription = mqtt5.Subscription(topic_filter=f"{topic}/{word}", qos=mqtt5.QoS.AT_LEAST_ONCE)
-            suback = self._client.subscribe(mqtt5.SubscribePacket(subscriptions=[subscription])).result(STEP_S)
+            subscription = crt.mqtt5.Subscription(topic_filter=f"{topic}/{word}", qos=crt.mqtt5.QoS.AT_LEAST_ONCE)
+            suback = self._client.subscribe(crt.mqtt5.SubscribePacket(subscriptions=[subscription])).result(STEP_S)
             if int(suback.reason_codes[0]) >= 0x80:
                 raise errors.NucleusError("ACCESS_DENIED", f"the claim's policy does not allow {topic}/{word}")
         body = json.dumps(request).encode()
-        packet = mqtt5.PublishPacket(topic=topic, payload=body, qos=mqtt5.QoS.AT_LEAST_ONCE)
+        packet = crt.mqtt5.PublishPacket(topic=topic, payload=body, qos=crt.mqtt5.QoS.AT_LEAST_ONCE)
         taken = self._client.publish(packet).result(STEP_S)
         if taken.puback is not None and int(taken.puback.reason_code) >= 0x80:
             raise errors.NucleusError("ACCESS_DENIED", f"the claim's policy does not allow to publish to {topic}")
@@ -121,16 +121,16 @@ class _Session:
             raise TimeoutError(f"cannot provision by claim: {what} did not come within {STEP_S:g} s") from None
 
     def _options(self, configuration: Mapping[str, Any]) -> Any:
-        tls = io.TlsContextOptions.create_client_with_mtls_from_path(
+        tls = crt.io.TlsContextOptions.create_client_with_mtls_from_path(
             str(configuration["claimCertificatePath"]), str(configuration["claimCertificatePrivateKeyPath"])
         )
         tls.override_default_trust_store_from_path(None, str(configuration["rootCaPath"]))
         put = self._events.put
-        return mqtt5.ClientOptions(
+        return crt.mqtt5.ClientOptions(
             host_name=str(configuration["iotDataEndpoint"]),
             port=int(configuration.get("mqttPort") or 8883),
-            tls_ctx=io.ClientTlsContext(tls),
-            connect_options=mqtt5.ConnectPacket(client_id=str(configuration.get("deviceId") or uuid.uuid4())),
+            tls_ctx=crt.io.ClientTlsContext(tls),
+            connect_options=crt.mqtt5.ConnectPacket(client_id=str(configuration.get("deviceId") or uuid.uuid4())),
             on_publish_callback_fn=lambda data: put(
                 (data.publish_packet.topic, bytes(data.publish_packet.payload or b""))
             ),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from nucleus.core import errors
-from nucleus.uplink.crt import http, io
+from nucleus.uplink import crt
 
 BODY_LIMIT = 4 * 1024 * 1024  # bytes of an answer that is kept in memory
 WINDOW = 256 * 1024  # bytes the server may be ahead of the disk
@@ -38,9 +38,9 @@ class Http:
 
     def __init__(self, *, certificate: Path, private_key: Path, root_ca: Path) -> None:
         try:
-            options = io.TlsContextOptions.create_client_with_mtls_from_path(str(certificate), str(private_key))
+            options = crt.io.TlsContextOptions.create_client_with_mtls_from_path(str(certificate), str(private_key))
             options.override_default_trust_store_from_path(None, str(root_ca))
-            self._context = io.ClientTlsContext(options)
+            self._context = crt.io.ClientTlsContext(options)
         except Exception as error:  # RuntimeError, AwsCrtError
             raise errors.NucleusError(
                 "TLS_HANDSHAKE_FAILURE",
@@ -101,7 +101,7 @@ class Http:
             return start(status, fields)
 
         parts, key = urlsplit(url), _key(url)
-        request = http.HttpRequest(method, parts.path + (f"?{parts.query}" if parts.query else "") or "/")
+        request = crt.http.HttpRequest(method, parts.path + (f"?{parts.query}" if parts.query else "") or "/")
         request.headers.add("Host", parts.netloc)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             request.headers.add(name, value)
@@ -137,7 +137,7 @@ class Http:
         self, key: tuple[str, str, int], request: Any, body: bytes, start: Start, timeout_s: float
     ) -> None:
         if body:  # the setter refuses None
-            request.body_stream = io.InputStream(BytesIO(body))
+            request.body_stream = crt.io.InputStream(BytesIO(body))
         url = f"{key[0]}://{key[1]}:{key[2]}{request.path}"
         progress = _Progress(asyncio.get_running_loop())
         try:
@@ -173,7 +173,7 @@ class Http:
             tls = self._context.new_connection_options()
             tls.set_server_name(host)
         return asyncio.wrap_future(
-            http.HttpClientConnection.new(
+            crt.http.HttpClientConnection.new(
                 host, port, tls_connection_options=tls, manual_window_management=True, initial_window_size=WINDOW
             )
         )

@@ -14,8 +14,7 @@ from typing import Any
 
 from nucleus.core import errors, handover, topics
 from nucleus.host import logs
-from nucleus.uplink import packets, spool
-from nucleus.uplink.crt import io, mqtt5
+from nucleus.uplink import crt, packets, spool
 
 INBOUND_LIMIT = 1000  # messages between the CRT thread and the loop
 MAX_TOPIC_BYTES = 65_535
@@ -74,12 +73,14 @@ class Connection:
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self._client = mqtt5.Client(self._options())
+        self._client = crt.mqtt5.Client(self._options())
         self._client.start()
         try:
             await self._spool.pump(self._send)
         finally:
-            self._client.stop(mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION))
+            self._client.stop(
+                crt.mqtt5.DisconnectPacket(reason_code=crt.mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION)
+            )
             try:
                 async with asyncio.timeout(2):
                     await self._stopped.wait()
@@ -133,10 +134,12 @@ class Connection:
         del self._sinks[filter_]
         self._confirmed.discard(filter_)
         if self.connected:
-            self._client.unsubscribe(mqtt5.UnsubscribePacket(topic_filters=[filter_]))
+            self._client.unsubscribe(crt.mqtt5.UnsubscribePacket(topic_filters=[filter_]))
 
     async def _subscribe_now(self, filter_: str, qos: int) -> None:
-        packet = mqtt5.SubscribePacket(subscriptions=[mqtt5.Subscription(topic_filter=filter_, qos=mqtt5.QoS(qos))])
+        packet = crt.mqtt5.SubscribePacket(
+            subscriptions=[crt.mqtt5.Subscription(topic_filter=filter_, qos=crt.mqtt5.QoS(qos))]
+        )
         try:
             async with asyncio.timeout(OPERATION_TIMEOUT_S):
                 answer = await asyncio.wrap_future(self._client.subscribe(packet))
@@ -153,10 +156,10 @@ class Connection:
     async def _send(self, message: spool.Message) -> int:
         """Publishes once; returns the PUBACK's reason code (0 for QoS 0). Raises when the connection is lost."""
         try:
-            packet = mqtt5.PublishPacket(
+            packet = crt.mqtt5.PublishPacket(
                 topic=message.topic,
                 payload=message.payload,
-                qos=mqtt5.QoS(message.qos),
+                qos=crt.mqtt5.QoS(message.qos),
                 **packets.outgoing_fields(message.properties),
             )
             sending = self._client.publish(packet)
@@ -183,10 +186,10 @@ class Connection:
 
     def _receive(self, received: Any) -> None:
         packet = received.publish_packet
-        if len(self._inbound) >= INBOUND_LIMIT and packet.qos == mqtt5.QoS.AT_MOST_ONCE:
+        if len(self._inbound) >= INBOUND_LIMIT and packet.qos == crt.mqtt5.QoS.AT_MOST_ONCE:
             return
         acquire = received.acquire_publish_acknowledgement_control
-        control = acquire() if packet.qos == mqtt5.QoS.AT_LEAST_ONCE and acquire is not None else None
+        control = acquire() if packet.qos == crt.mqtt5.QoS.AT_LEAST_ONCE and acquire is not None else None
         if len(self._inbound) >= INBOUND_LIMIT:
             return  # control taken and never used: no PUBACK, the broker will send it again
         self._inbound.append((packet, control))
@@ -240,8 +243,8 @@ class Connection:
                 self._call(self._subscribed, filter_, int(future.result().reason_codes[0]))
 
         qos = max(qos for qos, _ in self._sinks[filter_])
-        subscription = mqtt5.Subscription(topic_filter=filter_, qos=mqtt5.QoS(qos))
-        self._client.subscribe(mqtt5.SubscribePacket(subscriptions=[subscription])).add_done_callback(answered)
+        subscription = crt.mqtt5.Subscription(topic_filter=filter_, qos=crt.mqtt5.QoS(qos))
+        self._client.subscribe(crt.mqtt5.SubscribePacket(subscriptions=[subscription])).add_done_callback(answered)
 
     def _subscribed(self, filter_: str, reason: int) -> None:
         if reason < 0x80:
@@ -262,23 +265,23 @@ class Connection:
 
     def _options(self) -> Any:
         endpoint = self._endpoint
-        tls = io.TlsContextOptions.create_client_with_mtls_from_path(
+        tls = crt.io.TlsContextOptions.create_client_with_mtls_from_path(
             str(endpoint.certificate), str(endpoint.private_key)
         )
         tls.override_default_trust_store_from_path(None, str(endpoint.root_ca))
-        return mqtt5.ClientOptions(
+        return crt.mqtt5.ClientOptions(
             host_name=endpoint.host,
             port=endpoint.port,
-            tls_ctx=io.ClientTlsContext(tls),
-            connect_options=mqtt5.ConnectPacket(
+            tls_ctx=crt.io.ClientTlsContext(tls),
+            connect_options=crt.mqtt5.ConnectPacket(
                 client_id=endpoint.client_id,
                 keep_alive_interval_sec=endpoint.keep_alive_s,
                 session_expiry_interval_sec=endpoint.session_expiry_s,
                 receive_maximum=100,
             ),
-            session_behavior=mqtt5.ClientSessionBehaviorType[self._behavior],
-            offline_queue_behavior=mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
-            retry_jitter_mode=mqtt5.ExponentialBackoffJitterMode.FULL,
+            session_behavior=crt.mqtt5.ClientSessionBehaviorType[self._behavior],
+            offline_queue_behavior=crt.mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
+            retry_jitter_mode=crt.mqtt5.ExponentialBackoffJitterMode.FULL,
             min_reconnect_delay_ms=250,
             max_reconnect_delay_ms=120_000,
             min_connected_time_to_reset_reconnect_delay_ms=20_000,  # two devices of one name kick each other rarely

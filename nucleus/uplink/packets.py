@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from nucleus.uplink.crt import mqtt5
+from nucleus.uplink import crt
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -51,10 +51,10 @@ _FIELDS = {  # IPC name -> awscrt name (spec/ipc.md 3, PublishToIoTCore)
 def outgoing_fields(properties: dict[str, Any]) -> dict[str, Any]:
     fields = {crt: properties[name] for name, crt in _FIELDS.items() if properties.get(name) is not None}
     if properties.get("payloadFormat") is not None:
-        fields["payload_format_indicator"] = mqtt5.PayloadFormatIndicator(int(properties["payloadFormat"]))
+        fields["payload_format_indicator"] = crt.mqtt5.PayloadFormatIndicator(int(properties["payloadFormat"]))
     if properties.get("userProperties"):
         fields["user_properties"] = [
-            mqtt5.UserProperty(name=one["key"], value=one["value"]) for one in properties["userProperties"]
+            crt.mqtt5.UserProperty(name=one["key"], value=one["value"]) for one in properties["userProperties"]
         ]
     return fields
 

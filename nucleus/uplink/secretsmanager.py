@@ -17,9 +17,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from nucleus.core import errors, secrets
-from nucleus.uplink import dataplane, http
-from nucleus.uplink.crt import auth
-from nucleus.uplink.crt import http as crt
+from nucleus.uplink import crt, dataplane, http
 
 TIMEOUT_S = 10.0
 LIMIT_BYTES = 8 * secrets.LIMIT_BYTES  # of an answer: JSON may write a character in six bytes
@@ -74,7 +72,7 @@ class SecretsManager:
         """The request's headers with its signature."""
         given = await self._credentials()
         parts = urlsplit(url)
-        request = crt.HttpRequest("POST", parts.path)
+        request = crt.http.HttpRequest("POST", parts.path)
         headers = {
             "Host": parts.netloc,
             "Content-Type": "application/x-amz-json-1.1",
@@ -83,10 +81,10 @@ class SecretsManager:
         for name, value in headers.items():
             request.headers.add(name, value)
         request.body_stream = streams.BytesIO(body)
-        provider = auth.AwsCredentialsProvider.new_static(given.access_key, given.secret_key, given.token or None)
-        how = auth.AwsSigningConfig(credentials_provider=provider, region=region, service="secretsmanager")
+        provider = crt.auth.AwsCredentialsProvider.new_static(given.access_key, given.secret_key, given.token or None)
+        how = crt.auth.AwsSigningConfig(credentials_provider=provider, region=region, service="secretsmanager")
         try:
-            await asyncio.wrap_future(auth.aws_sign_request(request, how))
+            await asyncio.wrap_future(crt.auth.aws_sign_request(request, how))
         except Exception as error:  # AwsCrtError
             raise errors.NucleusError("BAD_REQUEST", f"cannot sign a request to {url}: {error}") from error
         return {name: value for name, value in request.headers if name.lower() not in ("host", "content-length")}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from nucleus.core import signing
-from nucleus.uplink.crt import crypto
+from nucleus.uplink import crt
 
 TIMEOUT_S = 30.0
 
@@ -17,7 +17,7 @@ TIMEOUT_S = 30.0
 def verify(algorithm: str, der: bytes, data: bytes, signature: bytes) -> bool:
     """signing.Verify; blocks. Raises ValueError or OSError when it cannot be told."""
     if algorithm == signing.ECDSA:
-        key = crypto.EC.new_key_from_der_data(der)
+        key = crt.crypto.EC.new_key_from_der_data(der)
         return bool(key.verify(hashlib.sha256(data).digest(), signature))
     one = {"publicKey": der, "data": data, "signature": signature}
     asked = {"version": 1, "items": [{name: base64.b64encode(value).decode() for name, value in one.items()}]}
