@@ -144,8 +144,8 @@ class Daemon:
         if self._connection is not None:
             self._build_cloud_side(self._connection, device)
         self._build_services(environment)
-        sockets = self._passed.state.sockets if self._passed.state else None
-        self._server = server.Server(self._socket(), self._ports(), log.bind(part="ipc"), carried=sockets)
+        ipc = log.bind(part="ipc")
+        self._server = server.Server(self._socket(), self._ports(), ipc, carried=lambda: self._passed.sockets)
 
     def _build_services(self, environment: dict[str, str]) -> None:
         log = self._log

@@ -7,19 +7,20 @@ and the program of the process is replaced (host/reexec.py). What cannot be hand
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from nucleus.actors import supervisor, token_exchange
 from nucleus.core import component, handover, release
 from nucleus.core.lifecycle import Effect
 from nucleus.host import launch, lock, logs, places, process, reexec
-from nucleus.ipc import server
+from nucleus.ipc import deputy, server
 from nucleus.uplink import mqtt
 
 PAUSE_S = 15.0  # for the deployer to let go of what it is doing
@@ -45,6 +46,7 @@ class Passing:
         self._places = where
         self._config = config
         self.state, self._damage = reexec.receive(where.root)
+        self.sockets: handover.Sockets | None = None  # for the IPC server, once everything else is taken over
         self._lock = self.state.lock if self.state is not None else lock.take(where.root)
 
     def close(self, log: logs.Log) -> None:
@@ -70,10 +72,12 @@ class Passing:
         self, running: supervisor.Supervisor, wanted: Collection[component.Component], log: logs.Log
     ) -> None:
         """What was handed over goes on, everything else that is wanted starts."""
-        state, self.state = self.state, None
+        self.sockets = None
+        state, self.state = await self._relieved(log), None
         names = {one.name for one in wanted}
         carried = state.components.runners if state is not None else ()
         if state is not None:
+            self.sockets = state.sockets
             running.take_over(state.components, names)
             log.info(
                 "nucleus.taken_over",
@@ -91,6 +95,27 @@ class Passing:
         for one in wanted:
             if one.name not in kept:
                 running.adopt(one, Effect.START)
+
+    async def _relieved(self, log: logs.Log) -> handover.State | None:
+        """The state with the clients as their deputy leaves them; without it nothing can go on: the ordinary way."""
+        state = self.state
+        if state is None or state.deputy is None:
+            return state
+        clients = await asyncio.to_thread(deputy.relieve, state.deputy)
+        here = {client.descriptor for client in clients or ()}
+        for client in state.sockets.clients:
+            if client.descriptor not in here:
+                os.close(client.descriptor)
+        if clients is not None:
+            return structs.replace(state, sockets=structs.replace(state.sockets, clients=clients))
+        log.error("nucleus.not_taken_over", why="who served the clients meanwhile has gone; everything starts anew")
+        for descriptor in (
+            handover.descriptors(state) - here - {self._lock, state.deputy.descriptor, *state.ports.values()}
+        ):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        await asyncio.to_thread(process.end_survivors, self._places.processes, log)
+        return None
 
     # ---- at the end ------------------------------------------------------------------------------------------------
 
@@ -131,4 +156,10 @@ class Passing:
         found = launch.Launches(self._places.root, under_loader=launch.LOADER_VARIABLE in os.environ)
         options = ["--config", str(self._config)] if self._config is not None else []
         command = reexec.python(found.interpreter(), "-m", "nucleus", "--root", str(self._places.root), *options)
-        reexec.execute(command, handover.encode(state), handover.descriptors(state))
+        clerk = deputy.appoint(parts.server.ports, state.sockets)
+        state = structs.replace(state, deputy=clerk)
+        try:
+            reexec.execute(command, handover.encode(state), handover.descriptors(state))
+        finally:  # only after a failure
+            os.close(clerk.descriptor)
+            deputy.dismiss(clerk)

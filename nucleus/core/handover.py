@@ -131,6 +131,13 @@ class Uplink(Struct, frozen=True):
     online: bool = False
 
 
+class Deputy(Struct, frozen=True):
+    """Who serves the clients until the next image does (ipc/deputy.py): the descriptor to ask it by, and its pid."""
+
+    descriptor: int
+    pid: int
+
+
 class State(Struct, frozen=True, kw_only=True):
     """Everything. `ports` are the token exchange's listening sockets (port: descriptor); `lock` the root's lock file."""
 
@@ -145,6 +152,7 @@ class State(Struct, frozen=True, kw_only=True):
     cli_tokens: dict[str, str] = {}
     ports: dict[int, int] = {}
     uplink: Uplink | None = None
+    deputy: Deputy | None = None
 
 
 class _Head(Struct, frozen=True):
@@ -175,6 +183,8 @@ def descriptors(state: State) -> frozenset[int]:
     found += [client.descriptor for client in state.sockets.clients]
     for one in state.components.runners:
         found += [pipe.descriptor for child in children(one) for pipe in child.pipes]
+    if state.deputy is not None:
+        found.append(state.deputy.descriptor)
     return frozenset(found) - {-1}
 
 

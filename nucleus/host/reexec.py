@@ -37,9 +37,7 @@ def receive(root: Path) -> tuple[handover.State | None, str]:
         for descriptor in handover.descriptors(state):
             os.set_inheritable(descriptor, False)
     except (handover.Unreadable, OSError, ValueError) as error:
-        for descriptor in _open():
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        close_but(())
         return None, str(error)
     return state, ""
 
@@ -63,6 +61,14 @@ def execute(command: Sequence[str], data: bytes, keep: Collection[int]) -> NoRet
         os.close(memory)
         for descriptor in _open():
             os.set_inheritable(descriptor, False)
+
+
+def close_but(keep: Collection[int]) -> None:
+    """Closes every descriptor above standard error, whoever thinks to have it, apart from `keep`."""
+    for descriptor in _open():
+        if descriptor not in keep:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 def reap() -> None:

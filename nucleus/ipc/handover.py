@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,16 @@ def listener(carried: handover.Sockets | None, path: Path) -> socket.socket | No
     return found
 
 
-async def take_over(owner: connection.Owner, clients: Collection[handover.Client], log: ports.Log) -> None:
+async def take_over(
+    owner: connection.Owner,
+    clients: Collection[handover.Client],
+    log: ports.Log,
+    kind: Callable[[Any, handover.Client], Taken] | None = None,
+) -> None:
     """Brings every connection back: all subscriptions first, then everything that was sent meanwhile."""
     taken = []
     for client in clients:
-        made = _Taken(owner, client)
+        made = (kind or Taken)(owner, client)
         await asyncio.get_running_loop().connect_accepted_socket(_giving(made), socket.socket(fileno=client.descriptor))
         taken.append(made)
     for made in taken:
@@ -92,11 +97,11 @@ async def take_over(owner: connection.Owner, clients: Collection[handover.Client
     log.info("ipc.taken_over", connections=len(taken), streams=sum(len(client.streams) for client in clients))
 
 
-def _giving(made: _Taken) -> Any:
+def _giving(made: Taken) -> Any:
     return lambda: made
 
 
-class _Taken(connection.Connection):
+class Taken(connection.Connection):
     """A connection that was accepted by the image before this one."""
 
     def __init__(self, owner: connection.Owner, client: handover.Client) -> None:
@@ -122,19 +127,25 @@ class _Taken(connection.Connection):
 
     def listen_again(self) -> None:
         for stream in self._client.streams:
-            if stream.answered:
+            if stream.answered or not self.is_ours(stream):
                 one = self._open(stream)
-                one.resumed = True
-                self._owner.serve(one, stream.request)
-                one.go_on()
+                one.resumed = stream.answered
+                if self.is_ours(stream):
+                    self._owner.serve(one, stream.request)
+                if stream.answered:
+                    one.go_on()
 
     def go_on(self) -> None:
         for stream in self._client.streams:
-            if not stream.answered:
+            if not stream.answered and self.is_ours(stream):
                 self._owner.serve(self._open(stream), stream.request)
         received, self._received = self._received, None
         if received and not self._closing:
             self._feed(memoryview(received))
+
+    def is_ours(self, stream: handover.Stream) -> bool:
+        """Whether it is served here; else it is only kept (ipc/deputy.py)."""
+        return True
 
     def _open(self, stream: handover.Stream) -> call.Call:
         one = call.Call(self.component, self._owner.ports, self, stream.stream_id, stream.operation, stream.request)

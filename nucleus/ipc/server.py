@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import os
 import traceback
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nucleus.ipc import authorizer, call, connection, handover, operations, port
 from nucleus.wire import rpc
 
 RECEIVE_BYTES = 128 * 1024  # one buffer for all connections
+NOWHERE = Path(os.devnull)  # of a server that listens nowhere
 STOP_S = 1.0  # for the last frames when the daemon stops
 
 
@@ -32,7 +34,7 @@ class Server:
         log: ports.Log,
         *,
         limits: connection.Limits | None = None,
-        carried: carrying.Sockets | None = None,
+        carried: Callable[[], carrying.Sockets | None] = lambda: None,
     ) -> None:
         self.limits = limits or connection.Limits()
         self.ports = ports
@@ -53,7 +55,7 @@ class Server:
         """Raises NucleusError IO_ERROR when the socket cannot be bound."""
         loop = asyncio.get_running_loop()
         self._access = authorizer.Authorizer(self.ports.configuration, self.log)
-        carried, self._carried = self._carried, None
+        carried = self._carried()
         self._socket = handover.listener(carried, self._path) or socket_file.listen(self._path)
         listener = await loop.create_unix_server(lambda: connection.Connection(self), sock=self._socket)
         try:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from nucleus.host import launch
-from tools import continuity
+from tools import continuity, local_nucleus
 from tools import system as systems
 
 pytestmark = pytest.mark.whole
@@ -23,15 +23,15 @@ SLEEPER, STARTER = "com.example.Sleeper", "com.example.Starter"
 
 
 @pytest.fixture
-def nucleus(tmp_path: Path) -> Iterator[continuity.Nucleus]:
-    made = continuity.Nucleus(tmp_path / "root")
+def nucleus(tmp_path: Path) -> Iterator[local_nucleus.Nucleus]:
+    made = local_nucleus.Nucleus(tmp_path / "root")
     try:
         yield made
     finally:
         made.close()
 
 
-def state(nucleus: continuity.Nucleus, name: str) -> str:
+def state(nucleus: local_nucleus.Nucleus, name: str) -> str:
     found = nucleus.call("ListComponents", {})["components"]
     return str(next(one["state"] for one in found if one["componentName"] == name))
 
@@ -61,21 +61,21 @@ def test_restart_when_messages_go_through_the_cloud_then_none_is_lost() -> None:
 
 
 def test_restart_when_a_startup_script_runs_then_it_is_waited_for_by_the_next_image(
-    nucleus: continuity.Nucleus, tmp_path: Path
+    nucleus: local_nucleus.Nucleus, tmp_path: Path
 ) -> None:
     (tmp_path / "go").mkdir()
     script = f"echo started; until [ -e {tmp_path}/go/on ]; do sleep 0.05; done; exit 0"
-    made = continuity.recipe(STARTER, "", {}, Startup=script)
+    made = local_nucleus.recipe(STARTER, "", {}, Startup=script)
     folder = tmp_path / "recipes"
     folder.mkdir()
     (folder / f"{STARTER}-1.0.0.yaml").write_text(json.dumps(made))
     request = {"recipeDirectoryPath": str(folder), "rootComponentVersionsToAdd": {STARTER: "1.0.0"}}
     nucleus.call("CreateLocalDeployment", request)
-    systems.wait_for(lambda: bool(continuity.pids(nucleus.root)), "the script to start", WITHIN_S)
-    before = continuity.pids(nucleus.root)
+    systems.wait_for(lambda: bool(local_nucleus.pids(nucleus.root)), "the script to start", WITHIN_S)
+    before = local_nucleus.pids(nucleus.root)
 
     nucleus.restart()
-    during = (continuity.pids(nucleus.root), state(nucleus, STARTER))
+    during = (local_nucleus.pids(nucleus.root), state(nucleus, STARTER))
     (tmp_path / "go" / "on").touch()
 
     assert during == (before, "STARTING")
@@ -83,10 +83,10 @@ def test_restart_when_a_startup_script_runs_then_it_is_waited_for_by_the_next_im
 
 
 def test_restart_when_a_component_ends_then_the_next_image_hears_of_it_and_of_its_last_words(
-    nucleus: continuity.Nucleus, tmp_path: Path
+    nucleus: local_nucleus.Nucleus, tmp_path: Path
 ) -> None:
     run = f"printf 'half a '; until [ -e {tmp_path}/end ]; do sleep 0.05; done; echo sentence; exit 7"
-    nucleus.deploy([continuity.recipe(SLEEPER, run)])
+    nucleus.deploy([local_nucleus.recipe(SLEEPER, run)])
     command = [sys.executable, "-m", "nucleus.cli", "nucleus", "restart", "--root", str(nucleus.root)]
 
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -97,27 +97,29 @@ def test_restart_when_a_component_ends_then_the_next_image_hears_of_it_and_of_it
     assert "restarts under its components" in said
 
 
-def test_restart_when_a_component_dies_or_is_restarted_then_it_runs_once(nucleus: continuity.Nucleus) -> None:
+def test_restart_when_a_component_dies_or_is_restarted_then_it_runs_once(nucleus: local_nucleus.Nucleus) -> None:
     """A death just before the restart may be heard by the old image, by the new one, or wait for it."""
-    nucleus.deploy([continuity.recipe(SLEEPER, "exec sleep 100000"), continuity.recipe(STARTER, "exec sleep 100000")])
-    before = continuity.pids(nucleus.root)
+    nucleus.deploy(
+        [local_nucleus.recipe(SLEEPER, "exec sleep 100000"), local_nucleus.recipe(STARTER, "exec sleep 100000")]
+    )
+    before = local_nucleus.pids(nucleus.root)
 
     os.kill(before[SLEEPER][0], signal.SIGKILL)
     nucleus.restart()
     nucleus.call("RestartComponent", {"componentName": STARTER})
 
     def anew() -> bool:
-        found = continuity.pids(nucleus.root)
+        found = local_nucleus.pids(nucleus.root)
         return all(len(found.get(name, ())) == 1 and found[name] != before[name] for name in before)
 
-    systems.wait_for(anew, lambda: f"new processes of both: {continuity.pids(nucleus.root)}", WITHIN_S)
+    systems.wait_for(anew, lambda: f"new processes of both: {local_nucleus.pids(nucleus.root)}", WITHIN_S)
     systems.wait_for(lambda: state(nucleus, SLEEPER) == "RUNNING", "the component to run", WITHIN_S)
     assert not lives(before[STARTER][0])
 
 
-def test_restart_when_the_state_cannot_be_read_then_the_ordinary_way(nucleus: continuity.Nucleus) -> None:
-    nucleus.deploy([continuity.recipe(SLEEPER, "exec sleep 100000")])
-    before = continuity.pids(nucleus.root)
+def test_restart_when_the_state_cannot_be_read_then_the_ordinary_way(nucleus: local_nucleus.Nucleus) -> None:
+    nucleus.deploy([local_nucleus.recipe(SLEEPER, "exec sleep 100000")])
+    before = local_nucleus.pids(nucleus.root)
     nucleus.process.kill()
     nucleus.process.wait(WITHIN_S)
     program = (
@@ -129,7 +131,7 @@ def test_restart_when_the_state_cannot_be_read_then_the_ordinary_way(nucleus: co
 
     systems.wait_for(lambda: "this version reads format" in nucleus.log(), "the ordinary start", WITHIN_S)
     systems.wait_for(lambda: state(nucleus, SLEEPER) == "RUNNING", "the component to run", WITHIN_S)
-    after = continuity.pids(nucleus.root)
+    after = local_nucleus.pids(nucleus.root)
     assert after.keys() == before.keys()
     assert after != before
     assert not lives(before[SLEEPER][0])
@@ -142,12 +144,12 @@ def test_restart_when_the_next_image_is_killed_then_no_component_runs_twice(tmp_
     stuck.chmod(0o755)
     os.environ[launch.LOADER_VARIABLE] = "1"
     try:
-        nucleus = continuity.Nucleus(root)
+        nucleus = local_nucleus.Nucleus(root)
     finally:
         del os.environ[launch.LOADER_VARIABLE]
     try:
-        nucleus.deploy([continuity.recipe(SLEEPER, "exec sleep 100000")])
-        before = continuity.pids(root)
+        nucleus.deploy([local_nucleus.recipe(SLEEPER, "exec sleep 100000")])
+        before = local_nucleus.pids(root)
         (root / "alts" / "init").mkdir(parents=True)
         (root / "alts" / "init" / "python").write_text(f"{stuck}\n")
         (root / "alts" / "current").symlink_to("init")
@@ -162,6 +164,6 @@ def test_restart_when_the_next_image_is_killed_then_no_component_runs_twice(tmp_
 
         systems.wait_for(lambda: state(nucleus, SLEEPER) == "RUNNING", "the component to run", WITHIN_S)
         assert not lives(before[SLEEPER][0])
-        assert len(continuity.pids(root)[SLEEPER]) == 1
+        assert len(local_nucleus.pids(root)[SLEEPER]) == 1
     finally:
         nucleus.close()

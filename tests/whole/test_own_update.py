@@ -16,7 +16,7 @@ import yaml
 
 from nucleus.core import builtin, release
 from nucleus.ipc import client
-from tools import continuity, make_nucleus_zip
+from tools import local_nucleus, make_nucleus_zip
 from tools import system as systems
 
 pytestmark = pytest.mark.whole
@@ -124,7 +124,7 @@ def test_own_update_when_deployed_then_the_new_version_runs_and_a_downgrade_read
 
     up = machine.deploy({release.COMPONENT: "0.9.0", HELLO: "1.0.0"})
     after_up = (machine.running(), machine.states())
-    processes = continuity.pids(machine.root)
+    processes = local_nucleus.pids(machine.root)
     down = machine.deploy({release.COMPONENT: "0.0.9"})
     after_down = (machine.running(), machine.states())
 
@@ -132,7 +132,7 @@ def test_own_update_when_deployed_then_the_new_version_runs_and_a_downgrade_read
     assert after_up[1] == {release.COMPONENT: ("0.9.0", "FINISHED"), HELLO: ("1.0.0", "RUNNING")}
     assert after_down[1] == {release.COMPONENT: ("0.0.9", "FINISHED"), HELLO: ("1.0.0", "RUNNING")}
     assert len({"init", after_up[0], after_down[0]}) == 3
-    assert continuity.pids(machine.root) == processes  # where only the nucleus changes, its components run on
+    assert local_nucleus.pids(machine.root) == processes  # where only the nucleus changes, its components run on
     # Thousands of files: they go after the deployment has ended.
     systems.wait_for(lambda: machine.directories() == {"init", after_down[0]}, "old launch directories to go", WITHIN_S)
 
@@ -157,7 +157,7 @@ def test_own_update_when_the_new_version_fails_to_take_over_then_components_run_
 ) -> None:
     """The old program is replaced, the new one ends at once; the loader starts it twice more, then the old one."""
     machine.deploy({HELLO: "1.0.0"})
-    before = continuity.pids(machine.root)
+    before = local_nucleus.pids(machine.root)
     machine.publish_nucleus("0.9.0", {"nucleus/__main__.py": b"raise SystemExit('cannot start on purpose')\n"})
 
     ended = machine.deploy({release.COMPONENT: "0.9.0"})
@@ -165,7 +165,7 @@ def test_own_update_when_the_new_version_fails_to_take_over_then_components_run_
     assert "NUCLEUS_RESTART_FAILURE" in json.dumps(ended)
     assert machine.running() == "init"
     systems.wait_for(lambda: machine.states().get(HELLO) == ("1.0.0", "RUNNING"), "the component", WITHIN_S)
-    after = continuity.pids(machine.root)
+    after = local_nucleus.pids(machine.root)
     assert (len(after[HELLO]), after != before) == (1, True)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from nucleus.core import handover
-from nucleus.ipc import connection
+from nucleus.ipc import connection, deputy
 from nucleus.wire import rpc
 from tests.nucleus import fakes_ipc
 from tests.nucleus.ipc import raw
@@ -23,7 +24,8 @@ NAME, OTHER = "test.App", "test.Other"
 class Succession:
     """A server that can be followed by another one, as a process image is; clients are blocking and run in threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, with_deputy: bool) -> None:
+        self.with_deputy = with_deputy
         self.world = self._made(path)
         self._path = path
         self._group = asyncio.TaskGroup()
@@ -59,32 +61,52 @@ class Succession:
         self.clients.append(made)
         return made
 
-    async def follow(self, prepare: Callable[[fakes_ipc.World], None] = lambda world: None) -> handover.Sockets:
+    async def follow(
+        self,
+        prepare: Callable[[fakes_ipc.World], None] = lambda world: None,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+    ) -> handover.Sockets:
         """The next server takes over; the old one loses its descriptors as by exec, unheard."""
         old, task = self.world, self._task
         assert task is not None
         await old.server.quiet()
         state = old.server.carry()
         kept = {one: os.dup(one) for one in [state.descriptor, *(client.descriptor for client in state.clients)]}
+        clerk = deputy.appoint(old.server.ports, self._kept(state, kept)) if self.with_deputy else None
         for one in list(old.server._connections):
             one.abort("replaced")
         task.cancel()
         await asyncio.wait({task})
         old.configuration.close()
-        text = msgspec.json.encode(state).decode()
-        found = msgspec.json.decode(text, type=handover.Sockets)
-        clients = tuple(msgspec.structs.replace(one, descriptor=kept[one.descriptor]) for one in found.clients)
-        found = handover.Sockets(found.path, kept[found.descriptor], clients)
+        if meanwhile is not None:
+            await meanwhile()
+        found = self._kept(msgspec.json.decode(msgspec.json.encode(state), type=handover.Sockets), kept)
+        if clerk is not None:
+            clients = await asyncio.to_thread(deputy.relieve, clerk)
+            assert clients is not None
+            for one in {each.descriptor for each in found.clients} - {each.descriptor for each in clients}:
+                os.close(one)
+            found = msgspec.structs.replace(found, clients=clients)
         self.world = self._made(self._path)
         prepare(self.world)
-        self.world.server._carried = found
+        self.world.server._carried = lambda: found
         await self._start()
         return state
 
+    def _kept(self, state: handover.Sockets, kept: dict[int, int]) -> handover.Sockets:
+        clients = tuple(msgspec.structs.replace(one, descriptor=kept[one.descriptor]) for one in state.clients)
+        return handover.Sockets(state.path, kept[state.descriptor], clients)
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "with deputy"])
+async def succession(socket_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Succession]:
+    async with Succession(socket_path, with_deputy=request.param) as made:
+        yield made
+
 
 @pytest.fixture
-async def succession(socket_path: Path) -> AsyncIterator[Succession]:
-    async with Succession(socket_path) as made:
+async def deputised(socket_path: Path) -> AsyncIterator[Succession]:
+    async with Succession(socket_path, with_deputy=True) as made:
         yield made
 
 
@@ -213,3 +235,62 @@ async def test_connection_when_it_has_not_shaken_hands_then_it_can_with_the_next
 
     assert ack is not None
     assert ack.head.flags == rpc.ACCEPTED
+
+
+async def test_deputy_when_it_serves_then_messages_flow_and_new_subscriptions_go_on(deputised: Succession) -> None:
+    listener, speaker = await deputised.client(), await deputised.client(OTHER)
+    await asyncio.to_thread(listener.call, 1, "SubscribeToTopic", {"topic": "t"})
+    heard: list[str] = []
+
+    async def meanwhile() -> None:
+        speaker.send(publication(1, "first"))
+        assert raw.body(await read(speaker)) == {}
+        heard.append(said(await read(listener)))
+        assert raw.body(await asyncio.to_thread(listener.call, 2, "SubscribeToTopic", {"topic": "u"})) == {}
+        assert "value" in raw.body(await asyncio.to_thread(listener.call, 3, "GetConfiguration", {}))
+        listener.send(rpc.encode(rpc.Kind.MESSAGE, rpc.TERMINATE, 1))
+
+    await deputised.follow(meanwhile=meanwhile)
+    speaker.send(publication(2, "nobody listens") + publication(3, "second", "u"))
+    event = await read(listener)
+
+    assert heard == ["first"]
+    assert event is not None
+    assert (event.stream_id, said(event)) == (2, "second")
+
+
+async def test_deputy_when_something_else_is_asked_then_it_and_what_follows_wait_for_the_next_server(
+    deputised: Succession,
+) -> None:
+    one, listener = await deputised.client(), await deputised.client(OTHER)
+    await asyncio.to_thread(listener.call, 1, "SubscribeToTopic", {"topic": "#"})
+    await asyncio.to_thread(one.call, 1, "SubscribeToConfigurationUpdate", {"componentName": NAME})
+    update = {"keyPath": ["a"], "valueToMerge": 1, "timestamp": 9.0}
+
+    async def meanwhile() -> None:
+        one.send(publication(2, "before"))
+        assert raw.body(await read(one)) == {}
+        shadow = publication(3, "for a service of the daemon", "$aws/things/x/shadow/update")
+        one.send(shadow + raw.request(4, "UpdateConfiguration", rpc.dump(update)) + publication(5, "after"))
+
+    await deputised.follow(meanwhile=meanwhile)
+    told = [await read(one) for _ in range(4)]
+    heard = [said(await read(listener)) for _ in range(3)]
+
+    assert heard == ["before", "for a service of the daemon", "after"]
+    assert [message.stream_id for message in told if message is not None] == [3, 1, 4, 5]
+    assert raw.body(told[1])["configurationUpdateEvent"]["keyPath"] == ["a"]
+
+
+async def test_deputy_when_it_dies_then_that_is_told(deputised: Succession) -> None:
+    world = deputised.world
+    one = await deputised.client()
+    state = world.server.carry()
+    copy = msgspec.structs.replace(state.clients[0], descriptor=os.dup(state.clients[0].descriptor))
+    clerk = deputy.appoint(world.server.ports, handover.Sockets(state.path, -1, (copy,)))
+    os.kill(clerk.pid, signal.SIGKILL)
+
+    assert await asyncio.to_thread(deputy.relieve, clerk) is None
+
+    os.close(copy.descriptor)
+    assert "value" in raw.body(await asyncio.to_thread(one.call, 1, "GetConfiguration", {}))
