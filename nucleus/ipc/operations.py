@@ -27,6 +27,7 @@ from nucleus.ipc import (
     pubsub,
     secrets,
     shadows,
+    tokens,
     updates,
 )
 from nucleus.wire import requests, rpc
@@ -85,7 +86,7 @@ TABLE: dict[str, Row] = {
     "UpdateThingShadow": Row(shadows.update, _SHADOW, shadows.resource),
     "DeleteThingShadow": Row(shadows.delete, _SHADOW, shadows.resource),
     "ListNamedShadowsForThing": Row(shadows.names, _SHADOW, shadows.thing),
-    "ValidateAuthorizationToken": Row(),
+    "ValidateAuthorizationToken": Row(tokens.validate),  # judges the caller itself
     "PutComponentMetric": Row(None, _METRIC),
     "SubscribeToCertificateUpdates": Row(None, _AUTH, _ANY),
     "VerifyClientDeviceIdentity": Row(None, _AUTH, _ANY),

@@ -91,7 +91,6 @@ def test_54_connect_when_the_token_is_missing_or_wrong_then_refused_and_a_right_
     assert official("test.App").get_configuration(key_path=[]).component_name == "test.App"
 
 
-@pytest.mark.xfail(strict=True, reason="issue 4: ValidateAuthorizationToken")
 def test_54_validate_when_stream_manager_asks_about_a_token_then_valid_or_an_error(official: Official) -> None:
     official("test.App")
     manager = official("aws.greengrass.StreamManager")
