@@ -35,6 +35,8 @@ VERBS = (
         "Shows what a local deployment would do, touching nothing.",
     ),
     ("deployment explain", "nucleus.cli.deployment_plan:explain", "Says why each component is there in this version."),
+    ("ipc", "", "What components may do over IPC."),
+    ("ipc explain", "nucleus.cli.access:explain", "Says which policy allows or denies an operation."),
     ("pubsub", "", "Messages between the components of this device."),
     ("pubsub pub", "nucleus.cli.messages:local_publish", "Publishes a message to the components of this device."),
     ("pubsub sub", "nucleus.cli.messages:local_subscribe", "Prints what components publish, as it comes."),

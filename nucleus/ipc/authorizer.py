@@ -47,7 +47,7 @@ class Authorizer:
 
     def _current(self) -> authorization.Policies:
         if self._policies is None:
-            self._policies = authorization.read(_policies(self._store.tree))
+            self._policies = authorization.read(policies(self._store.tree))
             for problem in self._policies.problems:
                 self._log.warning("ipc.policy_ignored", why=problem)
         return self._policies
@@ -65,7 +65,7 @@ def _touches_policies(change: configuration.Change) -> bool:
     return path[2:4] == ("configuration", "accesscontrol")
 
 
-def _policies(tree: configuration.Tree) -> dict[str, Any]:
+def policies(tree: configuration.Tree) -> dict[str, Any]:
     """Component -> its accessControl, as far as it has one."""
     components = configuration.subtree(tree, ("services",)).nodes.values()
     found = {}

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from nucleus.core import explain
-from nucleus.ipc import call, deployments, ports
-from nucleus.wire import rpc
+from nucleus.core import authorization, configuration, explain, verdict
+from nucleus.ipc import authorizer, call, deployments, ports
+from nucleus.wire import rpc, shapes
 
 
 async def plan(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
@@ -54,3 +54,17 @@ def _plans(one: call.Call) -> ports.Plans:
     if one.ports.plans is None:
         raise rpc.OperationError("ServiceError", "this nucleus has no deployer")
     return one.ports.plans
+
+
+def access(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    """What the policies say to `componentName` doing `operation` (with or without its prefix) to `resource`."""
+    name, wanted, tree = request.get("componentName", ""), request.get("operation", ""), one.ports.configuration.tree
+    operation = next((each for each in shapes.OPERATIONS if each.lower() == wanted.split("#")[-1].lower()), "")
+    if not operation:
+        raise rpc.OperationError("InvalidArgumentsError", f"cannot explain {wanted}: there is no such operation")
+    if configuration.find(tree, ("services", name)) is None:
+        raise rpc.OperationError("ResourceNotFoundError", f"cannot explain {name}: it is not on this device")
+    policies = authorization.read(authorizer.policies(tree))
+    found = verdict.of(policies, name, rpc.NAMESPACE + operation, request.get("resource", ""))
+    told: dict[str, Any] = msgspec.to_builtins(found)
+    return told

@@ -95,6 +95,7 @@ TABLE: dict[str, Row] = {
     # Ours, not the model's (wire/extensions.py): no policy can grant them, so only CLI identities may call them.
     "marram#PlanLocalDeployment": Row(explanations.plan, _CLI, _ANY),
     "marram#ExplainDeployment": Row(explanations.why, _CLI, _ANY),
+    "marram#ExplainAccess": Row(explanations.access, _CLI, _ANY),
     "marram#RestartNucleus": Row(lifecycle.restart_nucleus, _CLI, _ANY),
     "marram#GetConfigurationOrigins": Row(explanations.origins, _CLI, _ANY),
 }

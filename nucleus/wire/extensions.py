@@ -11,6 +11,7 @@ from nucleus.wire import shapes
 OPERATIONS: dict[str, tuple[str, str, str, str]] = {
     "marram#PlanLocalDeployment": ("unary", "CreateLocalDeploymentRequest", "", ""),
     "marram#ExplainDeployment": ("unary", "{string}", "", ""),
+    "marram#ExplainAccess": ("unary", "{string}", "", ""),
     "marram#RestartNucleus": ("unary", "{string}", "", ""),
     "marram#GetConfigurationOrigins": ("unary", "GetConfigurationRequest", "", ""),
 }

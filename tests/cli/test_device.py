@@ -152,3 +152,13 @@ def test_doctor_when_there_is_no_root_then_the_exit_code_is_2_and_the_fix_is_tol
 
     assert shown.code == 2
     assert "fix: " in shown.out
+
+
+def test_ipc_explain_when_no_policy_allows_it_then_denied_with_what_would(root: Path) -> None:
+    shown = marram.run("ipc", "explain", "com.a", "PublishToTopic", "a/b", "--root", root)
+    told = marram.run("ipc", "explain", "com.a", "GetConfiguration", "-o", "json", "--root", root).json["item"]
+
+    assert shown.out.startswith("Denied: Principal com.a is not authorized")
+    assert '"resources": ["a/b"]' in shown.out
+    assert (told["allowed"], told["service"]) == (True, "")
+    assert marram.run("ipc", "explain", "ghost", "PublishToTopic", "a", "--root", root).code == exits.ERROR
