@@ -34,7 +34,7 @@ def device() -> Iterator[Path]:
             "system: {thingName: bench}\n"
             f"services: {{aws.greengrass.Nucleus: {{configuration: {{runWithDefault: {{posixUser: {getpass.getuser()}}}}}}}}}\n"
         )
-        ready = lambda: any((root / "cli_ipc_info").glob("user-*"))  # noqa: E731
+        ready = (root / "ipc.socket").exists
         with marram.running(root / "log", ready, "nucleus", "run", "--root", root):
             yield root
 
