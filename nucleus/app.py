@@ -98,8 +98,8 @@ class Daemon:
             if code == leaving.HAND_OVER:
                 self._notifier.reloading()
                 parts = passing.Parts(self._server, self._supervisor, self._connection, self._tokens, self._cli_tokens)
-                await self._passed.over(parts, work[0], self._log)  # returns only when it is impossible
-                code = leaving.RESTART
+                await self._passed.over(parts, work[0], self._leaving, self._log)  # returns only when it is impossible
+                code = leaving.RESTART if self._leaving.code else 0
             self._notifier.ending(code)
             self._log.info("nucleus.stopping", code=code)
             work[0].cancel()  # the deployer first: nothing may be started while everything is stopped

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from nucleus.actors import supervisor, token_exchange
+from nucleus.actors import leaving, supervisor, token_exchange
 from nucleus.core import component, handover, release
 from nucleus.core.lifecycle import Effect
 from nucleus.host import launch, lock, logs, places, process, reexec
@@ -119,8 +120,8 @@ class Passing:
 
     # ---- at the end ------------------------------------------------------------------------------------------------
 
-    async def over(self, parts: Parts, deploying: asyncio.Task[Any], log: logs.Log) -> None:
-        """Hands everything to a new process image; returns only if that is impossible."""
+    async def over(self, parts: Parts, deploying: asyncio.Task[Any], leave: leaving.Leaving, log: logs.Log) -> None:
+        """Hands everything to a new process image; returns only if that is impossible, or not wanted any more."""
         deploying.cancel()
         await asyncio.wait({deploying}, timeout=PAUSE_S)
         if parts.connection is not None:
@@ -128,17 +129,23 @@ class Passing:
         began_at = time.monotonic()
         try:
             await parts.server.quiet()
-            components = parts.supervisor.carry()
+            heard = _listen_for_signals()
             for _ in range(IDLE_TRIES):
-                if components is not None:
-                    self._replace(parts, components, began_at)
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(_LOOK_S)  # what came before is heard now
                 components = parts.supervisor.carry()
+                if leave.code != leaving.HAND_OVER:
+                    return
+                if components is not None:
+                    self._replace(parts, components, began_at, heard)
             log.error("nucleus.not_handed_over", why="the supervisor does not come to rest")
+        except InterruptedError:
+            leave.stop()
         except OSError as error:
             log.error("nucleus.not_handed_over", why=str(error))
+        finally:
+            leave.on_signals()
 
-    def _replace(self, parts: Parts, components: handover.Components, began_at: float) -> None:
+    def _replace(self, parts: Parts, components: handover.Components, began_at: float, heard: list[int]) -> None:
         """Without a turn of the loop: what is described must not change any more. Raises OSError."""
         state = handover.State(
             format=handover.FORMAT,
@@ -159,7 +166,16 @@ class Passing:
         clerk = deputy.appoint(parts.server.ports, state.sockets)
         state = structs.replace(state, deputy=clerk)
         try:
-            reexec.execute(command, handover.encode(state), handover.descriptors(state))
+            reexec.execute(command, handover.encode(state), handover.descriptors(state), heard)
         finally:  # only after a failure
             os.close(clerk.descriptor)
             deputy.dismiss(clerk)
+
+
+def _listen_for_signals() -> list[int]:
+    """From now on signals are for the new image; those that another thread takes until then are found in the list."""
+    heard: list[int] = []
+    for number in reexec.SIGNALS:
+        signal.signal(number, lambda got, _: heard.append(got))
+    signal.pthread_sigmask(signal.SIG_BLOCK, reexec.SIGNALS)
+    return heard

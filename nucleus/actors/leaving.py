@@ -24,10 +24,15 @@ class Leaving:
             self.code = code
             self._asked.set()
 
+    def stop(self) -> None:
+        """Ends for good, also when a hand-over has been asked for and is not done yet."""
+        self.code = 0
+        self._asked.set()
+
     def on_signals(self) -> None:
         """SIGTERM and SIGINT end the daemon that runs in this loop."""
         for number in reexec.SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self.ask)
+            asyncio.get_running_loop().add_signal_handler(number, self.stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, reexec.SIGNALS)  # the image before this one blocked them
 
     async def asked(self) -> int:

@@ -7,6 +7,7 @@ other descriptor is closed by the kernel. SIGTERM and SIGINT are blocked until t
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -42,8 +43,11 @@ def receive(root: Path) -> tuple[handover.State | None, str]:
     return state, ""
 
 
-def execute(command: Sequence[str], data: bytes, keep: Collection[int]) -> NoReturn:
-    """Runs another program in this process, with `data` for its `receive`. Raises OSError; then all is as before."""
+def execute(command: Sequence[str], data: bytes, keep: Collection[int], unless: Collection[int] = ()) -> NoReturn:
+    """Runs another program in this process, with `data` for its `receive`. Raises OSError; then all is as before.
+
+    `unless` are signals that were heard: when there is one at the last moment, InterruptedError.
+    """
     memory = os.memfd_create("marram-handover", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         left = memoryview(data)
@@ -55,6 +59,8 @@ def execute(command: Sequence[str], data: bytes, keep: Collection[int]) -> NoRet
         sys.stdout.flush()
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        if unless:
+            raise InterruptedError(errno.EINTR, "it was told to stop")
         os.execve(command[0], list(command), os.environ | {VARIABLE: str(memory)})  # noqa: S606
     finally:  # only after a failure
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

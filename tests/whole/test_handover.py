@@ -70,7 +70,7 @@ def test_restart_when_a_startup_script_runs_then_it_is_waited_for_by_the_next_im
     folder.mkdir()
     (folder / f"{STARTER}-1.0.0.yaml").write_text(json.dumps(made))
     request = {"recipeDirectoryPath": str(folder), "rootComponentVersionsToAdd": {STARTER: "1.0.0"}}
-    nucleus.call("CreateLocalDeployment", request)
+    made_id = nucleus.call("CreateLocalDeployment", request)["deploymentId"]
     systems.wait_for(lambda: bool(local_nucleus.pids(nucleus.root)), "the script to start", WITHIN_S)
     before = local_nucleus.pids(nucleus.root)
 
@@ -80,6 +80,13 @@ def test_restart_when_a_startup_script_runs_then_it_is_waited_for_by_the_next_im
 
     assert during == (before, "STARTING")
     systems.wait_for(lambda: state(nucleus, STARTER) == "RUNNING", "the component to run", WITHIN_S)
+    wanted = {"deploymentId": made_id}
+    systems.wait_for(
+        lambda: nucleus.call("GetLocalDeploymentStatus", wanted)["deployment"]["status"] == "SUCCEEDED",
+        "the deployment to end",
+        WITHIN_S,
+    )
+    assert nucleus.log().count("component.script_started") == 1
 
 
 def test_restart_when_a_component_ends_then_the_next_image_hears_of_it_and_of_its_last_words(
@@ -115,6 +122,17 @@ def test_restart_when_a_component_dies_or_is_restarted_then_it_runs_once(nucleus
     systems.wait_for(anew, lambda: f"new processes of both: {local_nucleus.pids(nucleus.root)}", WITHIN_S)
     systems.wait_for(lambda: state(nucleus, SLEEPER) == "RUNNING", "the component to run", WITHIN_S)
     assert not lives(before[STARTER][0])
+
+
+def test_restart_when_it_is_asked_to_stop_meanwhile_then_it_stops(nucleus: local_nucleus.Nucleus) -> None:
+    nucleus.deploy([local_nucleus.recipe(SLEEPER, "exec sleep 100000")])
+    before = local_nucleus.pids(nucleus.root)
+
+    nucleus.call("marram#RestartNucleus", {})
+    nucleus.process.terminate()
+
+    assert nucleus.process.wait(WITHIN_S) == 0
+    assert not lives(before[SLEEPER][0])
 
 
 def test_restart_when_the_state_cannot_be_read_then_the_ordinary_way(nucleus: local_nucleus.Nucleus) -> None:
