@@ -107,7 +107,10 @@ def test_device_verbs_when_a_nucleus_runs_then_they_tell_what_it_has(device: Pat
 
     marram.until(lambda: status() == "SUCCEEDED", status)
     listed = marram.run("component", "list", "--root", device, "-o", "json").json["items"]
-    assert [(one["componentName"], one["state"]) for one in listed] == [("c", "RUNNING")]
+    assert [(one["componentName"], one["state"]) for one in listed] == [
+        ("aws.greengrass.Nucleus", "FINISHED"),
+        ("c", "RUNNING"),
+    ]
     assert marram.run("component", "details", "-n", "c", "--root", device).code == exits.OK
     assert marram.run("component", "details", "-n", "ghost", "--root", device).code == exits.ERROR
     assert marram.run("component", "restart", "-n", "c", "--root", device).out == "c: SUCCEEDED\n"

@@ -112,7 +112,9 @@ def test_cancel_when_the_deployment_runs_then_it_ends_cancelled_and_is_taken_bac
     listed = ("component", "list", "--root", root, "-o", "json")
 
     def state() -> str:
-        return {one["componentName"]: one["state"] for one in marram.run(*listed).json["items"]}.get("com.slow", "")
+        return str(
+            {one["componentName"]: one["state"] for one in marram.run(*listed).json["items"]}.get("com.slow", "")
+        )
 
     def status() -> str:
         shown = marram.run("deployment", "status", "-i", deployment_id, "--root", root, "-o", "json")
