@@ -1,7 +1,8 @@
 """The orderly restart: takes what the process image before this one handed over, and hands everything to the next.
 
-Order: deployments pause, requests of clients are held back, calls under way end; then all is described in one turn of the loop
-and the program of the process is replaced (host/reexec.py). What cannot be handed over is restarted in the ordinary way.
+Order: deployments pause, requests of clients are held back, calls under way end; then all is described in one turn of the loop,
+a deputy takes the clients (ipc/deputy.py) and the program of the process is replaced (host/reexec.py). The new image relieves the
+deputy when everything else stands. What cannot be handed over is restarted in the ordinary way.
 """
 
 from __future__ import annotations
