@@ -16,6 +16,11 @@ VERBS = (
     ("logs list-log-files", "nucleus.cli.logs_get:list_log_files", "Lists the log files of this device."),
     ("logs list-keywords", "nucleus.cli.logs_get:list_keywords", "Lists the keys that filters understand."),
     ("doctor", "nucleus.cli.doctor:doctor", "Finds what is wrong with this device, each with a fix."),
+    (
+        "get-debug-password",
+        "nucleus.cli.debug_password:get",
+        "Makes a password for this device's local user, good for eight hours.",
+    ),
     ("dev", "nucleus.cli.dev:dev", "Redeploys a component locally whenever one of its files is saved."),
     ("component", "", "Write, check, publish and look at components."),
     ("component lint", "nucleus.cli.component_lint:lint", "Finds all mistakes in recipes, with file, line and key."),

@@ -24,6 +24,7 @@ from nucleus.ipc import (
     explanations,
     iotcore,
     lifecycle,
+    passwords,
     pubsub,
     secrets,
     shadows,
@@ -79,7 +80,7 @@ TABLE: dict[str, Row] = {
     "CancelLocalDeployment": Row(deployments.cancel, _CLI, _ANY),
     "GetLocalDeploymentStatus": Row(deployments.status, _CLI, "deploymentId"),
     "ListLocalDeployments": Row(deployments.list_all, _CLI, _ANY),
-    "CreateDebugPassword": Row(None, _CLI, _ANY),
+    "CreateDebugPassword": Row(passwords.create, _CLI, _ANY),
     "GetSecretValue": Row(secrets.get, _SECRET, secrets.resource),
     # The resource of shadows is built from the request (a shadow's topic), not one of its members.
     "GetThingShadow": Row(shadows.get, _SHADOW, shadows.resource),

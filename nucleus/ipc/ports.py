@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
-from nucleus.actors import broker, consent, validation
+from nucleus.actors import broker, consent, passwords, validation
 from nucleus.core import component, configuration, explain, local, secrets
 
 Cancel = Callable[[], None]
@@ -145,3 +146,4 @@ class Ports(Struct, frozen=True):
     secrets: Secrets | None = None  # aws.greengrass.SecretManager; None on a device without a cloud
     shadows: Shadows | None = None  # aws.greengrass.ShadowManager
     faults: Callable[[str], bool] | None = None  # whether an operation must fail now: only in a test root
+    passwords: passwords.Passwords = msgspec.field(default_factory=passwords.Passwords)

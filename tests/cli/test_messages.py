@@ -46,3 +46,13 @@ def test_cloud_when_the_device_has_none_then_the_error_says_so(root: Path) -> No
 
     assert shown.code == exits.ERROR
     assert "cloud" in shown.err
+
+
+def test_debug_password_when_asked_for_then_user_password_and_time(root: Path) -> None:
+    first, second = (marram.run("get-debug-password", "--root", root, "-o", "json").json["item"] for _ in range(2))
+    shown = marram.run("get-debug-password", "--root", root)
+
+    assert first["username"] == "debug"
+    assert len(first["password"]) >= 24
+    assert first["password"] != second["password"]
+    assert shown.out.startswith("Username: debug\nPassword: ")
