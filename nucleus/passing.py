@@ -8,18 +8,17 @@ deputy when everything else stands. What cannot be handed over is restarted in t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct, structs
 
 from nucleus.actors import leaving, supervisor, token_exchange
-from nucleus.core import component, handover, release
+from nucleus.core import component, errors, handover, release
 from nucleus.core.lifecycle import Effect
 from nucleus.host import launch, lock, logs, places, process, reexec
 from nucleus.ipc import deputy, server
@@ -88,11 +87,8 @@ class Passing:
                 milliseconds=round((time.monotonic() - state.began_at) * 1000),
             )
         kept = {one.record.name for one in carried if running.component(one.record.name) is not None}
-        if len(kept) < len(carried):
-            for pipe in [
-                p for r in carried if r.record.name not in kept for c in handover.children(r) for p in c.pipes
-            ]:
-                os.close(pipe.descriptor)
+        if left := [one for one in carried if one.record.name not in kept]:
+            _close(descriptor for one in left for descriptor in handover.outputs(one))
             await asyncio.to_thread(process.end_survivors, self._places.processes, log, kept)
         for one in wanted:
             if one.name not in kept:
@@ -104,19 +100,14 @@ class Passing:
         if state is None or state.deputy is None:
             return state
         clients = await asyncio.to_thread(deputy.relieve, state.deputy)
-        here = {client.descriptor for client in clients or ()}
-        for client in state.sockets.clients:
-            if client.descriptor not in here:
-                os.close(client.descriptor)
         if clients is not None:
+            here = {client.descriptor for client in clients}
+            _close(client.descriptor for client in state.sockets.clients if client.descriptor not in here)
             return structs.replace(state, sockets=structs.replace(state.sockets, clients=clients))
         log.error("nucleus.not_taken_over", why="who served the clients meanwhile has gone; everything starts anew")
-        for descriptor in (
-            handover.descriptors(state) - here - {self._lock, state.deputy.descriptor, *state.ports.values()}
-        ):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+        _close(handover.descriptors(state) - {self._lock, state.deputy.descriptor, *state.ports.values()})
         await asyncio.to_thread(process.end_survivors, self._places.processes, log)
+        reexec.reap()
         return None
 
     # ---- at the end ------------------------------------------------------------------------------------------------
@@ -141,7 +132,7 @@ class Passing:
             log.error("nucleus.not_handed_over", why="the supervisor does not come to rest")
         except InterruptedError:
             leave.stop()
-        except OSError as error:
+        except (OSError, ValueError, errors.NucleusError) as error:
             log.error("nucleus.not_handed_over", why=str(error))
         finally:
             leave.on_signals()
@@ -164,13 +155,27 @@ class Passing:
         found = launch.Launches(self._places.root, under_loader=launch.LOADER_VARIABLE in os.environ)
         options = ["--config", str(self._config)] if self._config is not None else []
         command = reexec.python(found.interpreter(), "-m", "nucleus", "--root", str(self._places.root), *options)
-        clerk = deputy.appoint(parts.server.ports, state.sockets)
+        clerk = _appoint(parts.server, state.sockets)
         state = structs.replace(state, deputy=clerk)
         try:
             reexec.execute(command, handover.encode(state), handover.descriptors(state), heard)
         finally:  # only after a failure
-            os.close(clerk.descriptor)
-            deputy.dismiss(clerk)
+            if clerk is not None:
+                os.close(clerk.descriptor)
+                deputy.dismiss(clerk)
+
+
+def _appoint(known: server.Server, sockets: handover.Sockets) -> handover.Deputy | None:
+    """None where no process can be started: the clients wait."""
+    try:
+        return deputy.appoint(known.ports, sockets)
+    except OSError:
+        return None
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for one in descriptors:
+        os.close(one)
 
 
 def _listen_for_signals() -> list[int]:

@@ -182,14 +182,16 @@ def descriptors(state: State) -> frozenset[int]:
     found = [state.lock, state.sockets.descriptor, *state.ports.values()]
     found += [client.descriptor for client in state.sockets.clients]
     for one in state.components.runners:
-        found += [pipe.descriptor for child in children(one) for pipe in child.pipes]
+        found += outputs(one)
     if state.deputy is not None:
         found.append(state.deputy.descriptor)
     return frozenset(found) - {-1}
 
 
-def children(one: Runner) -> tuple[Child, ...]:
-    return (*(script.child for script in one.scripts if script.child is not None), *one.others)
+def outputs(one: Runner) -> list[int]:
+    """The open descriptors of a component's pipes."""
+    children = (*(script.child for script in one.scripts if script.child is not None), *one.others)
+    return [pipe.descriptor for child in children for pipe in child.pipes if pipe.descriptor >= 0]
 
 
 def is_repeatable(operation: str) -> bool:

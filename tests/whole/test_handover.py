@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -185,3 +186,26 @@ def test_restart_when_the_next_image_is_killed_then_no_component_runs_twice(tmp_
         assert len(local_nucleus.pids(root)[SLEEPER]) == 1
     finally:
         nucleus.close()
+
+
+def test_restart_when_the_deputy_dies_then_components_start_anew(nucleus: local_nucleus.Nucleus) -> None:
+    """What clients had sent to it is unknown: no component may go on with half a conversation."""
+    nucleus.deploy([local_nucleus.recipe(SLEEPER, "exec sleep 100000")])
+    before = local_nucleus.pids(nucleus.root)
+    image = psutil.Process(nucleus.process.pid)
+
+    nucleus.call("marram#RestartNucleus", {})
+    systems.wait_for(lambda: any(_is_deputy(one, image) for one in image.children()), "the deputy", WITHIN_S, 0.001)
+    next(one for one in image.children() if _is_deputy(one, image)).kill()
+
+    systems.wait_for(lambda: "everything starts anew" in nucleus.log(), "the next image", WITHIN_S)
+    systems.wait_for(lambda: local_nucleus.pids(nucleus.root).keys() == before.keys(), "the component", WITHIN_S)
+    systems.wait_for(lambda: state(nucleus, SLEEPER) == "RUNNING", "the component to run", WITHIN_S)
+    assert not lives(before[SLEEPER][0])
+    assert local_nucleus.pids(nucleus.root) != before
+
+
+def _is_deputy(one: psutil.Process, image: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return one.pid not in (0, image.pid) and one.name() == image.name() and one.status() != psutil.STATUS_ZOMBIE
+    return False
