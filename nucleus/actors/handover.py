@@ -6,6 +6,7 @@ image with the deadline it had; a phase whose script was not started yet, and th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 
 from nucleus.actors import runner, running
@@ -53,7 +54,12 @@ def restore(carried: handover.Runner) -> runner.Runner:
     return one
 
 
-def resume(runners: Mapping[str, runner.Runner], carried: handover.Components, processes: process.Processes) -> None:
+def resume(
+    runners: Mapping[str, runner.Runner],
+    carried: handover.Components,
+    processes: process.Processes,
+    group: asyncio.TaskGroup,
+) -> None:
     """Everything goes on; call it when the runners are open."""
     for each in carried.runners:
         one = runners.get(each.record.name)
@@ -62,8 +68,19 @@ def resume(runners: Mapping[str, runner.Runner], carried: handover.Components, p
         for script in each.scripts:
             one.carry_on(Phase(script.phase), _running(one, script, processes))
         for child in each.others:
-            processes.adopt(each.record.name, child, one.sink(Phase.RUN, {}))
+            adopted = processes.adopt(each.record.name, child, one.sink(Phase.RUN, {}))
+            group.create_task(_end(adopted, processes), name=f"{each.record.name} left over")
         one.settle(paused=each.paused)
+
+
+async def _end(child: process.Process, processes: process.Processes) -> None:
+    """A probe that was under way: who asked is no more, and asks again. What has ended may still have descendants."""
+    if not child.running():
+        return
+    await processes.end_one(child)
+    await child.wait()
+    if child in processes.of(child.component):
+        processes.forget(child)
 
 
 def _running(one: runner.Runner, script: handover.Script, processes: process.Processes) -> running.Script | None:

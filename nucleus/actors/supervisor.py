@@ -186,7 +186,7 @@ class Supervisor:
                 )
                 for one in self._runners.values():
                     one.open(self._tools)
-                handover.resume(self._runners, self._carried, processes)
+                handover.resume(self._runners, self._carried, processes, group)
                 await self._work()
                 for one in self._runners.values():
                     one.cancel()

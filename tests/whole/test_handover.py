@@ -125,6 +125,29 @@ def test_restart_when_a_component_dies_or_is_restarted_then_it_runs_once(nucleus
     assert not lives(before[STARTER][0])
 
 
+def test_restart_when_a_probe_runs_and_a_daemon_writes_then_one_ends_and_the_other_goes_on(
+    nucleus: local_nucleus.Nucleus, tmp_path: Path
+) -> None:
+    probe = f"[ -e {tmp_path}/sick ] && exit 1; [ -e {tmp_path}/again ] && exit 0; echo $$ >{tmp_path}/probe; exec sleep 50000"
+    check = {"exec": probe, "intervalSeconds": 0.1, "timeoutSeconds": 600, "failureThreshold": 1}
+    startup = "(while :; do echo tick; sleep 0.05; done) & exit 0"
+    made = local_nucleus.recipe(STARTER, "", {}, Startup=startup)
+    made["ComponentConfiguration"]["DefaultConfiguration"]["marram"] = {"healthCheck": check}
+    nucleus.deploy([made])
+    systems.wait_for(lambda: (tmp_path / "probe").exists(), "the probe", WITHIN_S)
+    hanging = int((tmp_path / "probe").read_text() or 0)
+    log = nucleus.root / "logs" / f"{STARTER}.log"
+
+    (tmp_path / "again").touch()
+    nucleus.restart()
+    ticks = log.read_text().count("tick")
+
+    systems.wait_for(lambda: not lives(hanging), "the hanging probe to end", WITHIN_S)
+    systems.wait_for(lambda: log.read_text().count("tick") > ticks + 3, "the daemon to write on", WITHIN_S)
+    (tmp_path / "sick").touch()
+    systems.wait_for(lambda: "component.unhealthy" in nucleus.log(), "the next image's own probe", WITHIN_S)
+
+
 def test_restart_when_it_is_asked_to_stop_meanwhile_then_it_stops(nucleus: local_nucleus.Nucleus) -> None:
     nucleus.deploy([local_nucleus.recipe(SLEEPER, "exec sleep 100000")])
     before = local_nucleus.pids(nucleus.root)
