@@ -18,6 +18,7 @@ from nucleus.actors import (
     bootstrap_step,
     broker,
     builtins,
+    component_metrics,
     consent,
     deployer,
     deployment,
@@ -71,6 +72,7 @@ class Daemon:
         self._notifier = notify.Notifier.from_environment(os.environ)
         self._cli_tokens: dict[str, str] = {}
         self._builtins = builtins.BuiltIns(lambda: self._configuration.tree, self._component_changed)
+        self._metrics = component_metrics.ComponentMetrics()
         self._fleet: fleet_status.FleetStatus | None = None
 
     async def run(self) -> int:
@@ -216,7 +218,9 @@ class Daemon:
             health=lambda: self._builtins.health() | self._supervisor.health(),
             log=log,
         )
-        self._telemetry = wiring.measuring(connection, thing, self._places, self._supervisor, self._nucleus, self._log)
+        self._telemetry = wiring.measuring(
+            connection, thing, self._places, self._supervisor, self._nucleus, self._metrics, self._log
+        )
         connection.on_connected(self._deployer.wake_reports)
         connection.on_connected(self._fleet.connected)
 
@@ -257,6 +261,7 @@ class Daemon:
             plans=self._planner,
             restart=lambda: self._leaving.ask(leaving.HAND_OVER),
             built_ins=self._builtins.health,
+            metrics=self._metrics,
             **structs.asdict(self._services),
         )
 

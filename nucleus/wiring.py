@@ -7,7 +7,7 @@ from typing import Any
 from urllib import parse
 
 from nucleus import identity, settings
-from nucleus.actors import leaving, provisioning, renewal, supervisor, telemetry, token_exchange
+from nucleus.actors import component_metrics, leaving, provisioning, renewal, supervisor, telemetry, token_exchange
 from nucleus.core import builtin, configuration, errors, handover
 from nucleus.core import telemetry as telemetry_words
 from nucleus.host import logs, places
@@ -77,6 +77,7 @@ def measuring(
     where: places.Places,
     running: supervisor.Supervisor,
     nucleus: Callable[[], dict[str, Any]],
+    metrics: component_metrics.ComponentMetrics,
     log: logs.Log,
 ) -> telemetry.Telemetry:
     """The telemetry of a device with a cloud; its settings may change at any time."""
@@ -87,6 +88,7 @@ def measuring(
         health=running.health,
         settings=lambda: telemetry_words.read(nucleus()),
         log=log.bind(part="telemetry"),
+        reported=metrics.take,
     )
 
 

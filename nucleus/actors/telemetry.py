@@ -39,7 +39,7 @@ class Held(Struct):
 
 
 class Telemetry:
-    """`settings` gives the configuration now in force; `measure` one sample of the machine."""
+    """`settings` gives the configuration now in force; `reported` takes what components have reported (its time in ms)."""
 
     def __init__(
         self,
@@ -51,7 +51,9 @@ class Telemetry:
         settings: Callable[[], telemetry.Settings],
         log: logs.Log,
         sample_s: float = SAMPLE_S,
+        reported: Callable[[int], list[telemetry.Aggregate]] = lambda at_ms: [],
     ) -> None:
+        self._reported = reported
         self._publisher = publisher
         self._topic = TOPIC.format(thing)
         self._path = folder / "aggregates.json"
@@ -86,7 +88,8 @@ class Telemetry:
             await self._publish(held)
 
     def _aggregate(self, held: Held) -> None:
-        held.aggregates += telemetry.aggregates(_now_ms(), self._system, self._components)
+        now = _now_ms()
+        held.aggregates += telemetry.aggregates(now, self._system, self._components) + self._reported(now)
         del held.aggregates[: -telemetry.AGGREGATES_KEPT]
         self._system, self._components = [], []
         self._save(held)

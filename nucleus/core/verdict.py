@@ -9,10 +9,12 @@ from msgspec import Struct
 
 from nucleus.core import authorization
 
+_METRIC = "aws.greengrass#PutComponentMetric"
+_STREAM_MANAGER = "aws.greengrass.StreamManager"
 # Checked without policies: the command line alone, and the stream manager alone, may call them.
 _RESERVED = {
     "aws.greengrass#CancelLocalDeployment": "the command line",
-    "aws.greengrass#ValidateAuthorizationToken": "aws.greengrass.StreamManager",
+    "aws.greengrass#ValidateAuthorizationToken": _STREAM_MANAGER,
 }
 _SPECIAL = re.compile(r"[*?]|\$(?=\{)")
 
@@ -31,6 +33,13 @@ def of(policies: authorization.Policies, caller: str, operation: str, resource: 
     if operation in _RESERVED:
         holder = _RESERVED[operation]
         return Verdict("", caller == holder, f"only {holder} may call {operation}; no policy can grant it")
+    if operation == _METRIC and (not caller.startswith("aws.") or caller == _STREAM_MANAGER):
+        why = (
+            "needs no policy for metrics"
+            if caller == _STREAM_MANAGER
+            else "may not put metrics: its name must begin with aws."
+        )
+        return Verdict("", caller == _STREAM_MANAGER, f"{caller} {why}")
     service = next((name for name, known in authorization.SERVICES.items() if operation in known), "")
     if not service:
         return Verdict("", True, f"no policy of a component is asked about {operation}")

@@ -1,4 +1,4 @@
-"""PublishToIoTCore and SubscribeToIoTCore: the way of components to the cloud's broker (spec/ipc.md 3, 3.3)."""
+"""The way of components to the cloud's broker: messages both ways, and the connection's status (spec/ipc.md 3, 3.3)."""
 
 from __future__ import annotations
 
@@ -38,6 +38,18 @@ async def subscribe(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
         context = {"reasonCode": error.code, "reasonString": error.detail}
         raise rpc.OperationError("ServiceError", error.detail, context=context) from error
     one.on_end(cancel)
+    return {}
+
+
+def subscribe_to_status(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
+    """The connection's state now, right behind the answer, and every change. No policy guards it (spec/ipc.md 3)."""
+
+    def tell(connected: bool) -> None:
+        one.emit({"connectionStatusEvent": {"status": "CONNECTED" if connected else "DISCONNECTED"}})
+
+    one.on_end(one.ports.uplink.on_status(tell))
+    if not one.resumed:  # the image before this one has told it
+        tell(one.ports.uplink.connected)
     return {}
 
 

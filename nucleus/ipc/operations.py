@@ -24,6 +24,7 @@ from nucleus.ipc import (
     explanations,
     iotcore,
     lifecycle,
+    metrics,
     passwords,
     pubsub,
     secrets,
@@ -35,7 +36,7 @@ from nucleus.wire import requests, rpc
 
 Answer = dict[str, Any]
 Handler = Callable[[call.Call, dict[str, Any]], Answer | Awaitable[Answer]]
-Resource = Callable[[call.Call, dict[str, Any]], str | Awaitable[str]]
+Resource = Callable[[call.Call, dict[str, Any]], str | tuple[str, ...] | Awaitable[str]]
 
 _PUBSUB = "aws.greengrass.ipc.pubsub"
 _MQTT = authorization.MQTT
@@ -61,7 +62,7 @@ TABLE: dict[str, Row] = {
     "SubscribeToTopic": Row(pubsub.subscribe, _PUBSUB, "topic"),
     "PublishToIoTCore": Row(iotcore.publish, _MQTT, "topicName"),
     "SubscribeToIoTCore": Row(iotcore.subscribe, _MQTT, "topicName"),
-    "SubscribeToIoTCoreConnectionStatus": Row(),
+    "SubscribeToIoTCoreConnectionStatus": Row(iotcore.subscribe_to_status),
     "GetConfiguration": Row(configuration.get),
     "UpdateConfiguration": Row(configuration.update),
     "SubscribeToConfigurationUpdate": Row(configuration.subscribe),
@@ -88,7 +89,7 @@ TABLE: dict[str, Row] = {
     "DeleteThingShadow": Row(shadows.delete, _SHADOW, shadows.resource),
     "ListNamedShadowsForThing": Row(shadows.names, _SHADOW, shadows.thing),
     "ValidateAuthorizationToken": Row(tokens.validate),  # judges the caller itself
-    "PutComponentMetric": Row(None, _METRIC),
+    "PutComponentMetric": Row(metrics.put, _METRIC, metrics.names),
     "SubscribeToCertificateUpdates": Row(None, _AUTH, _ANY),
     "VerifyClientDeviceIdentity": Row(None, _AUTH, _ANY),
     "GetClientDeviceAuthToken": Row(None, _AUTH, _ANY),
@@ -117,13 +118,14 @@ def serve(one: call.Call, payload: bytes, access: authorizer.Authorizer) -> Answ
     if not row.service:
         return row.handler(one, request)
     resource = _resource(row, one, request)
-    if not isinstance(resource, str):
+    if not isinstance(resource, str | tuple):
         return _serve_later(row, one, request, access, resource)
-    access.require(one.caller, row.service, one.operation, resource)
+    for each in (resource,) if isinstance(resource, str) else resource:
+        access.require(one.caller, row.service, one.operation, each)
     return row.handler(one, request)
 
 
-def _resource(row: Row, one: call.Call, request: dict[str, Any]) -> str | Awaitable[str]:
+def _resource(row: Row, one: call.Call, request: dict[str, Any]) -> str | tuple[str, ...] | Awaitable[str]:
     if not isinstance(row.resource, str):
         return row.resource(one, request)
     return row.resource.strip("'") if row.resource.startswith("'") else str(request[row.resource])

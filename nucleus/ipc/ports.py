@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from nucleus.actors import broker, consent, passwords, validation
+from nucleus.actors import broker, component_metrics, consent, passwords, validation
 from nucleus.core import component, configuration, explain, local, secrets
 
 Cancel = Callable[[], None]
@@ -106,9 +106,13 @@ class Uplink(Protocol):
 
     `publish` returns when the message is in the spool; its properties are the MQTT 5 fields under their IPC names
     (`retain`, `userProperties`, `messageExpiryIntervalSeconds`, `correlationData` as bytes, `responseTopic`,
-    `payloadFormat`, `contentType`). `subscribe` returns after the SUBACK. Both raise NucleusError.
+    `payloadFormat`, `contentType`). `subscribe` returns after the SUBACK. Both raise NucleusError. `on_status` tells when
+    `connected` changes.
     """
 
+    @property
+    def connected(self) -> bool: ...
+    def on_status(self, callback: Callable[[bool], None], /) -> Cancel: ...
     async def publish(self, topic: str, payload: bytes, qos: int, **properties: Any) -> None: ...
     async def subscribe(self, filter_: str, qos: int, deliver: Callable[[IncomingMessage], None], /) -> Cancel: ...
 
@@ -147,3 +151,4 @@ class Ports(Struct, frozen=True):
     shadows: Shadows | None = None  # aws.greengrass.ShadowManager
     faults: Callable[[str], bool] | None = None  # whether an operation must fail now: only in a test root
     passwords: passwords.Passwords = msgspec.field(default_factory=passwords.Passwords)
+    metrics: component_metrics.ComponentMetrics = msgspec.field(default_factory=component_metrics.ComponentMetrics)

@@ -184,6 +184,10 @@ class Nucleus:
         """A message from the cloud to whoever subscribes with SubscribeToIoTCore; `iot_core.published` has the others."""
         self.do(lambda: self.iot_core.arrive(standins.Incoming(topic, payload, properties=properties)))
 
+    def connect(self, up: bool) -> None:
+        """The connection to the cloud comes back or goes; while it is away, QoS 0 to the cloud fails."""
+        self.do(lambda: self.iot_core.connect(up))
+
     def configure(self, name: str, values: Mapping[str, Any]) -> None:
         """Merges into a component's configuration as a deployment does."""
         self._write(("services", name, "configuration"), dict(values))

@@ -132,6 +132,21 @@ class Uplink:
         self.published: list[tuple[str, bytes, int, dict[str, Any]]] = []
         self._filters: list[tuple[str, Callable[[ports.IncomingMessage], None]]] = []
         self.offline = False
+        self._listeners: list[Callable[[bool], None]] = []
+
+    @property
+    def connected(self) -> bool:
+        return not self.offline
+
+    def on_status(self, callback: Callable[[bool], None], /) -> Callable[[], None]:
+        self._listeners.append(callback)
+        return lambda: self._listeners.remove(callback)
+
+    def connect(self, up: bool) -> None:
+        """The connection comes or goes; whoever listens is told."""
+        self.offline = not up
+        for callback in list(self._listeners):
+            callback(up)
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1, **properties: Any) -> None:
         if self.offline and qos == 0:

@@ -40,9 +40,8 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
         self._sinks: dict[str, list[tuple[int, Deliver]]] = {}
-        self._confirmed: set[str] = set(
-            carried.confirmed if carried else ()
-        )  # filters whose SUBACK has come: the session at the broker holds them
+        # Filters whose SUBACK has come: the session at the broker holds them.
+        self._confirmed: set[str] = set(carried.confirmed if carried else ())
         self._inbound: collections.deque[tuple[Any, Any]] = collections.deque()
         self._drain_scheduled = False
         self._on_connected: list[Callable[[], None]] = []
@@ -67,8 +66,10 @@ class Connection:
         """Calls back on the loop after every (re)connection: notifications may have been missed."""
         self._on_connected.append(callback)
 
-    def on_status(self, callback: Callable[[bool], None]) -> None:
+    def on_status(self, callback: Callable[[bool], None]) -> Callable[[], None]:
+        """Calls back on the loop when the connection comes (True) or goes, until the returned function is called."""
         self._on_status.append(callback)
+        return lambda: self._on_status.remove(callback)
 
     async def run(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -234,7 +235,7 @@ class Connection:
         self._spool.online(True)
         for callback in self._on_connected:
             callback()
-        for status in self._on_status:
+        for status in list(self._on_status):
             status(True)
 
     def _subscribe_again(self, filter_: str) -> None:
@@ -260,7 +261,7 @@ class Connection:
             self._lost = why
             self._log.warning("mqtt.disconnected" if was else "mqtt.connect_failed", why=why)
         if was:
-            for status in self._on_status:
+            for status in list(self._on_status):
                 status(False)
 
     def _options(self) -> Any:

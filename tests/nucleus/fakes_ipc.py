@@ -51,6 +51,7 @@ class World:
             self.validation,
             **services,
         )
+        self.metrics = known.metrics
         self.configuration.open()
         self.server = server.Server(path, known, self.log, limits=limits)
         self.loop: asyncio.AbstractEventLoop | None = None

@@ -644,3 +644,24 @@ def test_local_deployment_status_when_id_is_wrong_or_unknown_then_error(
 ) -> None:
     with pytest.raises(error):
         official().get_local_deployment_status(deployment_id=deployment_id)
+
+
+# ---- the connection's status -------------------------------------------------------------------------------------------------
+
+
+def test_connection_status_when_subscribed_then_the_state_now_and_every_change(
+    official: Official, world: fakes_ipc.World
+) -> None:
+    client = official(access={})  # no policy guards it
+    events: queue.Queue[Any] = queue.Queue()
+    _, operation = client.subscribe_to_iot_core_connection_status(on_stream_event=events.put)
+
+    assert events.get(timeout=10).connection_status_event.status == "CONNECTED"
+    world.do(lambda: world.uplink.connect(False))
+    assert events.get(timeout=10).connection_status_event.status == "DISCONNECTED"
+    world.do(lambda: world.uplink.connect(True))
+    assert events.get(timeout=10).connection_status_event.status == "CONNECTED"
+    operation.close().result(10)
+    client.get_configuration(key_path=[])  # behind the end of the stream on the same connection
+    world.do(lambda: world.uplink.connect(False))
+    assert events.empty()
