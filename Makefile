@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench crash conformance walk fuzz ipc-soak ipc-matrix continuity train clean
+.PHONY: demo test check format bench crash conformance walk fuzz ipc-soak ipc-matrix continuity train protos clean
 
 demo: .venv/.stamp
 	$(BIN)/marram demo
@@ -50,6 +50,10 @@ ipc-matrix: .venv/.stamp
 train: .venv/.stamp
 	$(BIN)/pip install --quiet -e '.[train]'
 	$(BIN)/python -m tools.train_power_curve
+
+# Messages of the model agent's gRPC doors, checked in: devices need no compiler.
+protos: .venv/.stamp
+	cd components/model_agent && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. agent_oip.proto
 
 .venv/.stamp: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

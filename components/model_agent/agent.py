@@ -34,6 +34,7 @@ import agent_aliases
 import agent_check
 import agent_engine
 import agent_frames
+import agent_oip_doors
 import agent_registry
 import model_client
 
@@ -231,6 +232,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--nucleus-root", type=Path, help="folder in which the nucleus says whom it trusts")
     parser.add_argument("--cores", type=int, default=1, help="requests that compute at a time")
     parser.add_argument("--store", type=Path, default=Path("registry"))
+    agent_oip_doors.add_arguments(parser)
     given = parser.parse_args(arguments)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -243,6 +245,7 @@ def main(arguments: list[str]) -> int:
         engine = agent_engine.Engine(aliases.serving, given.cores)
         server = Server(aliases, engine, listen(given.socket))
         threading.Thread(target=server.run, daemon=True).start()
+        doors = agent_oip_doors.open_doors(given, aliases, engine)
         print(f"listening on {given.socket}", flush=True)
         report_running()
     except (agent_registry.StoreError, StartError, OSError) as error:
@@ -255,6 +258,7 @@ def main(arguments: list[str]) -> int:
         except OSError as error:  # a full disk: the model serves a little longer
             print(f"cannot end a lease for now: {error}", file=sys.stderr, flush=True)
     Path(given.socket).unlink(missing_ok=True)
+    doors.close(LAST_REQUESTS_S)
     server.finish()
     return 0
 

@@ -50,6 +50,8 @@ class Figures:
     errors: int = 0
     refused: int = 0  # by a full queue or a deadline
     computed_s: float = 0.0
+    queued_s: float = 0.0
+    last_at: float = 0.0  # epoch seconds
     latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
 
     def quantile_ms(self, part: float) -> float:
@@ -111,6 +113,9 @@ class Engine:
                     "refused": one.refused,
                     "waiting": len(self._waiting.get(alias, ())),
                     "mean_ms": round(one.computed_s / one.count * 1000, 3) if one.count else 0.0,
+                    "computed_s": one.computed_s,
+                    "queued_s": one.queued_s,
+                    "last_at": one.last_at,
                     "p50_ms": one.quantile_ms(0.5),
                     "p99_ms": one.quantile_ms(0.99),
                     "latency_ms": dict(zip((*map(str, LATENCY_BOUNDS_MS), "more"), one.latency, strict=True)),
@@ -168,6 +173,8 @@ class Engine:
             figures.count += 1
             figures.errors += failed
             figures.computed_s += computed_s
+            figures.queued_s += started - begun
+            figures.last_at = time.time()
             figures.latency[bisect.bisect_left(LATENCY_BOUNDS_MS, (now - begun) * 1000)] += 1
             if not self._waiting:
                 self._free += 1

@@ -1,0 +1,198 @@
+"""The gRPC door of the Open Inference Protocol: agent_oip.proto's messages to and from agent_oip_service.py.
+
+The synchronous server with a thread for each request: it was quicker than grpc.aio in every measurement (spec ml.md 9), and
+onnxruntime computes outside of Python's lock. WORKERS requests at a time; one more is RESOURCE_EXHAUSTED. Tensors are
+accepted raw and typed and answered raw. It listens on a loopback address or a Unix socket (for this user only).
+
+Needs grpcio and protobuf. Messages of agent_oip_pb2 are made by `make protos`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from typing import Any
+
+import agent_oip
+import agent_oip_pb2
+import agent_oip_repository
+import agent_oip_service
+import grpc
+import numpy as np
+
+WORKERS = 64
+MESSAGE_LIMIT_BYTES = agent_oip.TENSOR_LIMIT_BYTES + 64 * 1024
+SERVICE = "inference.GRPCInferenceService"
+_MESSAGE_CHARACTERS = 1000  # of an error: it travels in a header
+_TYPED = {
+    "BOOL": ("bool_contents", np.bool_),
+    **{f"INT{bits}": ("int_contents", np.int64) for bits in (8, 16, 32)},
+    "INT64": ("int64_contents", np.int64),
+    **{f"UINT{bits}": ("uint_contents", np.uint64) for bits in (8, 16, 32)},
+    "UINT64": ("uint64_contents", np.uint64),
+    "FP32": ("fp32_contents", np.float32),
+    "FP64": ("fp64_contents", np.float64),
+}
+_messages: Any = agent_oip_pb2  # its classes are made at import and known to no checker
+Function = Callable[[Any, Any], Any]  # (request, context) -> response
+
+
+class Door:
+    """Answers from the start; `where` is the address as a client names it. Raises OSError if it cannot listen."""
+
+    def __init__(
+        self,
+        address: str,
+        service: agent_oip_service.Service,
+        repository: agent_oip_repository.Repository,
+    ) -> None:
+        self._service = service
+        self._repository = repository
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="oip"),
+            options=(
+                ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+            ),
+            maximum_concurrent_rpcs=WORKERS,
+        )
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._methods()),))
+        self.where = _listen(self._server, address)
+        self._server.start()
+
+    def close(self, grace_s: float) -> None:
+        """Takes no more requests and gives those under way `grace_s`."""
+        self._server.stop(grace_s).wait(grace_s + 1)
+
+    def _methods(self) -> dict[str, Any]:
+        service, repository = self._service, self._repository
+        functions: dict[str, Function] = {
+            "ServerLive": lambda *_: _messages.ServerLiveResponse(live=True),
+            "ServerReady": lambda *_: _messages.ServerReadyResponse(ready=service.ready()),
+            "ServerMetadata": lambda *_: _messages.ServerMetadataResponse(**service.server()),
+            "ModelReady": self._model_ready,
+            "ModelMetadata": lambda asked, _: _messages.ModelMetadataResponse(
+                **service.metadata(asked.name, asked.version)
+            ),
+            "ModelConfig": lambda asked, _: _messages.ModelConfigResponse(
+                config=_messages.ModelConfig(**service.config(asked.name, asked.version))
+            ),
+            "ModelStatistics": lambda asked, _: _messages.ModelStatisticsResponse(
+                model_stats=service.statistics(asked.name, asked.version)
+            ),
+            "ModelInfer": self._infer,
+            "RepositoryIndex": lambda asked, _: _messages.RepositoryIndexResponse(models=repository.index(asked.ready)),
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+        return {name: _handler(name, function) for name, function in functions.items()}
+
+    def _model_ready(self, asked: Any, _: Any) -> Any:
+        try:
+            self._service.serving(asked.name, asked.version)
+        except agent_oip.OipError:
+            return _messages.ModelReadyResponse(ready=False)
+        return _messages.ModelReadyResponse(ready=True)
+
+    def _infer(self, asked: Any, context: Any) -> Any:
+        request = _request(asked)
+        answer = self._service.infer(asked.model_name, asked.model_version, request, context.time_remaining())
+        reply = _messages.ModelInferResponse(
+            model_name=asked.model_name, model_version=answer.version, id=request.identity
+        )
+        for name, array in answer.outputs.items():
+            reply.outputs.add(name=name, datatype=agent_oip.datatype_of(name, array), shape=array.shape)
+            reply.raw_output_contents.append(agent_oip.to_bytes(array))
+        return reply
+
+    def _load(self, asked: Any, context: Any) -> Any:
+        given = {name: value.bytes_param for name, value in asked.parameters.items() if name.startswith("file:")}
+        self._repository.load(asked.model_name, _token(context), given)
+        return _messages.RepositoryModelLoadResponse()
+
+    def _unload(self, asked: Any, context: Any) -> Any:
+        self._repository.unload(asked.model_name, _token(context))
+        return _messages.RepositoryModelUnloadResponse()
+
+
+def _handler(name: str, function: Function) -> Any:
+    """`function` behind its codec; what it raises becomes the status of the call."""
+
+    def answer(asked: Any, context: Any) -> Any:
+        try:
+            return function(asked, context)
+        except agent_oip.OipError as error:
+            code, message = getattr(grpc.StatusCode, error.code), str(error)
+        except Exception as error:  # a request must never end the agent: the others keep their models
+            print(f"cannot answer {name}: {error!r}", file=sys.stderr, flush=True)
+            code, message = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
+        context.set_code(code)
+        context.set_details(message[:_MESSAGE_CHARACTERS])
+        return getattr(_messages, f"{name}Response")()
+
+    return grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=getattr(_messages, f"{name}Request").FromString,
+        response_serializer=getattr(_messages, f"{name}Response").SerializeToString,
+    )
+
+
+def _listen(server: Any, address: str) -> str:
+    """Binds, and returns the address with its port."""
+    before = os.umask(0o177)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from error
+    finally:
+        os.umask(before)
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+
+def _request(asked: Any) -> agent_oip.Request:
+    parameters = _plain(asked.parameters)
+    agent_oip.refuse_parameters(parameters)
+    raw = asked.raw_input_contents
+    if raw and len(raw) != len(asked.inputs):
+        raise agent_oip.wrong(
+            f"expected number of raw input contents is {len(asked.inputs)}, one for each input; got {len(raw)}"
+        )
+    inputs: dict[str, agent_oip.Array] = {}
+    for number, each in enumerate(asked.inputs):
+        agent_oip.refuse_parameters(_plain(each.parameters))
+        name, datatype, shape = agent_oip.described(each.name, each.datatype, list(each.shape), inputs)
+        if not raw:
+            inputs[name] = _typed(name, datatype, shape, each.contents)
+        elif each.contents.ListFields():
+            raise agent_oip.wrong(f"contents field must not be specified when using raw_input_contents for '{name}'")
+        else:
+            inputs[name] = agent_oip.from_bytes(name, datatype, shape, raw[number])
+    for wanted in asked.outputs:
+        agent_oip.refuse_parameters(_plain(wanted.parameters))
+    outputs = {wanted.name: True for wanted in asked.outputs}
+    return agent_oip.Request(inputs, outputs, True, asked.id, agent_oip.timeout(parameters.get("timeout")))
+
+
+def _typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> agent_oip.Array:
+    if datatype not in _TYPED:
+        raise agent_oip.wrong(f"input '{name}': {datatype} has no typed contents; use raw_input_contents")
+    wanted, dtype = _TYPED[datatype]
+    if any(each.name != wanted for each, _ in contents.ListFields()):
+        raise agent_oip.wrong(f"input '{name}': {datatype} goes into {wanted}, and into no other field of its contents")
+    values = getattr(contents, wanted)
+    return agent_oip.from_values(name, datatype, shape, np.fromiter(values, dtype, len(values)))
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    found = {key: (value, value.WhichOneof("parameter_choice")) for key, value in parameters.items()}
+    return {key: getattr(value, choice) for key, (value, choice) in found.items() if choice}
+
+
+def _token(context: Any) -> str:
+    for key, value in context.invocation_metadata():
+        if key == agent_oip_repository.TOKEN_HEADER and isinstance(value, str):
+            return value
+    return ""
