@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -179,3 +180,20 @@ async def test_request_when_head_is_endless_then_cut_off(tmp_path: Path) -> None
                 assert await reading.read() == b""
         writing.close()
         assert (await one.get())[0] == 200
+
+
+async def test_start_when_the_image_before_had_a_port_then_the_same_one_serves(tmp_path: Path) -> None:
+    """Components that run on keep the address they were started with."""
+    async with exchange(tmp_path) as before:
+        uri = before.uri
+        carried = {port: os.dup(descriptor) for port, descriptor in before.parts.carry().items()}
+    before.store.close()
+    after = Exchange(tmp_path)
+    await after.parts.start(carried)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(after.parts.run())
+
+        status, _ = await after.get()
+        task.cancel()
+
+    assert (after.uri, status) == (uri, 200)
