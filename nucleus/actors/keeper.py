@@ -68,12 +68,12 @@ class Keeper:
             self._leave(one, str(error))
 
     def _take(self, one: Component, old: Component, place: Path) -> None:
-        wish = _wish(one) or _wish(old)
-        if wish is None:
+        found = wish(one) or wish(old)
+        if found is None:
             return
         work = self._places.work(one.name)
         try:
-            size = snapshots.take(work, wish.paths, place, max_bytes=wish.max_bytes)
+            size = snapshots.take(work, found.paths, place, max_bytes=found.max_bytes)
         except snapshots.TooMuch as error:
             snapshots.leave(place, str(error))
             self._leave(one, str(error))
@@ -93,7 +93,7 @@ class Keeper:
         self._log.warning("component.state_not_kept", component=one.name, version=one.version, why=why)
 
 
-def _wish(one: Component) -> care.RollbackState | None:
+def wish(one: Component) -> care.RollbackState | None:
     try:
         return care.read(one.marram).rollback_state
     except care.NotValid:

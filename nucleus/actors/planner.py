@@ -11,10 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nucleus.actors import deployment, preparation
+import msgspec
+
+from nucleus.actors import deployment, keeper, preparation
 from nucleus.core import (
     bootstrap,
     builtin,
+    component,
     configuration,
     desired,
     document,
@@ -26,8 +29,10 @@ from nucleus.core import (
     recipe,
 )
 from nucleus.core.lifecycle import State
-from nucleus.host import files, places
+from nucleus.host import files, places, snapshots
 from nucleus.store import components, deployments
+
+FOLDER = "artifact folder"
 
 
 class Planner:
@@ -56,8 +61,11 @@ class Planner:
             impatient.set()  # an answer that does not come now is an error: nothing waits behind a question
             resolved = await prepared.resolve(record, lambda _waiting: None, impatient)
             found = prepared.compose(record, preparation.Ready(resolved), tree, now)
-            downloads = await asyncio.to_thread(self._downloads, resolved, request)
+            downloads = await self._sized(
+                await asyncio.to_thread(self._downloads, resolved, request), resolved, request
+            )
         actual = desired.installed(tree)
+        warnings = await asyncio.to_thread(self._not_restorable, actual, found.components)
         broken = [name for name, one in self._supervisor.health().items() if one.state is State.BROKEN]
         return explain.outlook(
             group,
@@ -67,6 +75,7 @@ class Planner:
             downloads=downloads,
             changes=[change for change in found.changes if _is_news(tree, change)],
             asking=explain.requirers(prepared.roots(record), {name: one.recipe for name, one in resolved.items()}),
+            warnings=warnings,
         )
 
     def why(self) -> tuple[explain.Reason, ...]:
@@ -108,10 +117,55 @@ class Planner:
             for artifact in manifest.artifacts if manifest is not None else ():
                 source = "cloud" if one.arn else "nowhere: it is in no artifact folder, and no cloud has it"
                 if given is not None and (given / one.name / one.version / recipe.file_name(artifact)).is_file():
-                    source = "artifact folder"
+                    source = FOLDER
                 elif self._components.is_present(one, artifact):
                     continue
                 found.append(explain.Download(one.name, one.version, artifact.uri, source))
+        return found
+
+    async def _sized(
+        self,
+        downloads: list[explain.Download],
+        resolved: dict[str, negotiate.Candidate],
+        request: local.LocalRequest,
+    ) -> list[explain.Download]:
+        """With the size of each, where the folder or the cloud tells it."""
+        limit = asyncio.Semaphore(preparation.DOWNLOADS_AT_ONCE)
+        given = Path(request.artifacts_directory) if request.artifacts_directory else None
+
+        async def size(one: explain.Download) -> int | None:
+            artifact = self._artifact(resolved[one.component], one.uri)
+            if one.source == FOLDER and given is not None:
+                path = given / one.component / one.version / recipe.file_name(artifact)
+                return (await asyncio.to_thread(path.stat)).st_size
+            if self._preparation.fetcher is None:
+                return None
+            async with limit:
+                return await self._preparation.fetcher.size(resolved[one.component], artifact)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(size(one)) for one in downloads]
+        return [
+            msgspec.structs.replace(one, size_bytes=task.result()) for one, task in zip(downloads, tasks, strict=True)
+        ]
+
+    def _artifact(self, one: negotiate.Candidate, uri: str) -> recipe.Artifact:
+        manifest = recipe.choose(one.recipe, self._preparation.platform)
+        return next(each for each in (manifest.artifacts if manifest is not None else ()) if each.uri == uri)
+
+    def _not_restorable(
+        self, actual: dict[str, component.Component], target: dict[str, component.Component]
+    ) -> list[str]:
+        """A sentence for each component whose rollbackState would not be kept, because it passes a limit now."""
+        found = []
+        for name, one in sorted(target.items()):
+            old = actual.get(name)
+            if old is None or old.version == one.version:
+                continue
+            wish = keeper.wish(one) or keeper.wish(old)
+            why = snapshots.why_not(self._places.work(name), wish.paths, max_bytes=wish.max_bytes) if wish else ""
+            if why:
+                found.append(f"a rollback would not restore the state of {name} {old.version}: {why}")
         return found
 
 

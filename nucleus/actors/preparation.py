@@ -57,7 +57,7 @@ class Preparation:
         self._device = device
         self._store = store
         self._plane = plane
-        self._fetcher = fetcher
+        self.fetcher = fetcher
         self._tree = tree
         self._log = log
 
@@ -73,7 +73,7 @@ class Preparation:
         """The same with another store of recipes, for a trial: it resolves and composes, and downloads nothing."""
         trial = copy.copy(self)
         trial._store = store
-        trial._fetcher = None
+        trial.fetcher = None
         return trial
 
     async def prepare(self, record: deployments.Record, say: Say, cancelled: asyncio.Event) -> Ready:
@@ -208,7 +208,7 @@ class Preparation:
                     raise errors.NucleusError("IO_ERROR", f"cannot prepare {what}: {error}") from error
 
     async def _download(self, one: negotiate.Candidate, artifact: recipe.Artifact, retry: _Retry) -> None:
-        fetcher = self._fetcher
+        fetcher = self.fetcher
         what = f"{recipe.file_name(artifact)} of {one.name} {one.version}"
         if fetcher is None or not one.arn:
             raise errors.NucleusError(

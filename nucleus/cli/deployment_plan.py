@@ -53,7 +53,7 @@ def _plan_lines(found: dict[str, Any]) -> Iterator[str]:
         (
             "Download",
             [
-                (f"{one['component']} {one['version']}", f"{one['uri']} from {one['source']}")
+                (f"{one['component']} {one['version']}", f"{one['uri']} ({_size(one)}) from {one['source']}")
                 for one in found["downloads"]
             ],
         ),
@@ -71,12 +71,21 @@ def _plan_lines(found: dict[str, Any]) -> Iterator[str]:
             yield f"  {number:>2}. {verb[0].lower()}{verb[1:]} {what}: {why}"
     if not number:
         yield "  do nothing: every component is as wanted"
+    known = [one.get("sizeBytes") for one in found["downloads"]]
+    if known and None not in known:
+        yield f"In all {sum(known)} bytes would be downloaded or copied."
+    yield from (f"Warning: {one}" for one in found["warnings"])
     if found["configuration"]:
         yield "Configuration keys that change:"
         yield from (f"  {key}" for key in found["configuration"])
     if found["unchanged"]:
         yield f"Left as they are: {', '.join(found['unchanged'])}"
     yield "Nothing was changed."
+
+
+def _size(download: dict[str, Any]) -> str:
+    size = download.get("sizeBytes")
+    return "size unknown" if size is None else f"{size} bytes"
 
 
 def _actions(actions: list[dict[str, Any]]) -> list[tuple[str, str]]:

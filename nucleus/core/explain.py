@@ -124,12 +124,13 @@ def _accepts(range_: str, text: str) -> bool:
 
 
 class Download(Struct, frozen=True, rename="camel"):
-    """An artifact that is not in the store yet; `source` says where it would come from."""
+    """An artifact that is not in the store yet; `source` says where it would come from. No size: nobody could tell it."""
 
     component: str
     version: str
     uri: str
     source: str
+    size_bytes: int | None = None
 
 
 class Action(Struct, frozen=True, rename="camel"):
@@ -144,7 +145,7 @@ class Outlook(Struct, frozen=True, kw_only=True, rename="camel"):
     """What a deployment would do, in order: `downloads`, `bootstraps`, `stops` (dependents first), `starts`, `removals`.
 
     `restart` says why the nucleus itself would start anew before the stops, "" if it would not. `configuration` names the
-    keys that would get another value, as `component: key/path`.
+    keys that would get another value, as `component: key/path`. `warnings` are sentences: what a rollback could not restore.
     """
 
     group: str
@@ -157,6 +158,7 @@ class Outlook(Struct, frozen=True, kw_only=True, rename="camel"):
     configuration: tuple[str, ...]
     unchanged: tuple[str, ...]
     requirers: dict[str, tuple[Requirer, ...]]
+    warnings: tuple[str, ...] = ()
 
 
 def outlook(
@@ -168,6 +170,7 @@ def outlook(
     downloads: Sequence[Download],
     changes: Sequence[configuration.Change],
     asking: Mapping[str, tuple[Requirer, ...]],
+    warnings: Sequence[str] = (),
 ) -> Outlook:
     """Puts a plan into the order in which people will see it happen."""
     acting = {step.component.name: step for step in way.steps if step.effect is not Effect.KEEP}
@@ -195,6 +198,7 @@ def outlook(
         configuration=tuple(sorted(filter(None, map(_key, changes)))),
         unchanged=tuple(step.component.name for step in way.steps if step.component.name not in {*acting, *held}),
         requirers={name: each for name, each in asking.items() if name not in builtin.NAMES},
+        warnings=tuple(warnings),
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from nucleus.core import errors
 from nucleus.host import files
 
 FICLONE = 0x40049409  # linux/fs.h
@@ -58,6 +59,15 @@ def take(root: Path, paths: Sequence[str], place: Path, *, max_bytes: int) -> in
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     return size
+
+
+def why_not(root: Path, paths: Sequence[str], *, max_bytes: int) -> str:
+    """Why `take` would refuse now, "" if it would not; copies nothing."""
+    try:
+        _measure([files.join(root, path) for path in paths], max_bytes)
+    except (TooMuch, OSError, errors.NucleusError) as error:
+        return str(error)
+    return ""
 
 
 def leave(place: Path, why: str) -> None:

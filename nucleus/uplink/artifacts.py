@@ -13,6 +13,8 @@ from nucleus.host import files
 from nucleus.store import components
 from nucleus.uplink import dataplane, http
 
+SIZE_S = 5.0  # a plan does not wait longer for the size of an artifact
+
 
 class Artifacts:
     """Downloads into the component store. A partial download stays as `.<file>.part` and is resumed."""
@@ -53,6 +55,23 @@ class Artifacts:
                 f"cannot fetch {what}: the bytes do not have the digest of the recipe; publish the component again",
             )
         await asyncio.to_thread(_complete, part, path)
+
+    async def size(self, candidate: negotiate.Candidate, artifact: recipe.Artifact) -> int | None:
+        """Bytes of an artifact that would be fetched; None when nobody tells within SIZE_S.
+
+        Asked by a GET of the first byte: a presigned address is signed for GET, so HEAD is refused by S3.
+        """
+        scheme, _, name = artifact.uri.partition(":")
+        if scheme.lower() != "greengrass" or not candidate.arn:
+            return None
+        try:
+            async with asyncio.timeout(SIZE_S):
+                url = await self._plane.artifact_url(candidate.arn, name)
+                told = await self._http.request("GET", url, headers={"Range": "bytes=0-0"}, timeout_s=SIZE_S)
+        except (TimeoutError, errors.NucleusError):
+            return None
+        total = told.headers.get("content-range", "").rpartition("/")[2]
+        return int(total) if told.status == 206 and total.isdecimal() else None
 
     async def _download(self, url: str, part: Path, what: str) -> bool:
         """Completes the partial file; True if it had a beginning already."""

@@ -60,10 +60,27 @@ def test_plan_when_machines_read_it_then_it_has_every_part(root: Path, tmp_path:
     given = marram.run(*ask, "-a", tmp_path / "a").json["item"]
 
     assert without["downloads"][0]["source"].startswith("nowhere")
+    assert without["downloads"][0]["sizeBytes"] is None
     assert given["downloads"][0]["source"] == "artifact folder"
+    assert given["downloads"][0]["sizeBytes"] == 1
+    assert given["warnings"] == []
     assert [one["component"] for one in given["starts"]] == ["com.c"]
     assert [one["component"] for one in given["removals"]] == ["com.a", "com.b"]
     assert given["requirers"]["com.c"] == [{"name": "LOCAL_DEPLOYMENT", "range": "=1.0.0", "kind": "ROOT"}]
+
+
+def test_plan_when_state_passes_its_limit_then_it_says_that_a_rollback_would_not_restore_it(
+    root: Path, tmp_path: Path
+) -> None:
+    settings = {"DefaultConfiguration": {"marram": {"rollbackState": {"paths": ["rows"], "maxBytes": 1}}}}
+    recipes = device.recipe(tmp_path / "r", "com.b", "1.2.0", WAIT, ComponentConfiguration=settings)
+    (root / "work" / "com.b").mkdir(parents=True, exist_ok=True)
+    (root / "work" / "com.b" / "rows").write_text("two")
+
+    shown = marram.run("deployment", "plan", "-m", "com.b=1.2.0", "-r", recipes, "--root", root)
+
+    wanted = "Warning: a rollback would not restore the state of com.b 1.0.0: its files hold more than maxBytes 1"
+    assert wanted in shown.out.splitlines()
 
 
 def test_plan_when_it_cannot_be_resolved_then_the_reason_is_the_deployments(root: Path) -> None:

@@ -103,3 +103,23 @@ async def test_roll_back_when_the_nucleus_restarted_in_between_then_the_state_of
 
     assert result.detailed == "FAILED_ROLLBACK_COMPLETE"
     assert (second.places.work(A) / "rows").read_text() == "one\n"
+
+
+async def test_regret_when_state_is_named_then_the_window_has_it_restored_too(device: devices.Device) -> None:
+    """The way back begins long after success: what was kept aside lies there as long as it may be regretted."""
+    later = "echo new > rows; while ! test -e ../../die; do sleep 0.02; done; exit 3"
+    device.publish(recipe("1.0.0", GOOD), recipe("2.0.0", later, rollbackState={"paths": ["rows"]}))
+    rows = device.places.work(A) / "rows"
+    async with device.running():
+        await device.deploy({A: "1.0.0"}, watch_s=0.3)
+        good = await device.deploy({A: "2.0.0"}, watch_s=0.3)
+        assert rows.read_text() == "new\n"
+        (device.places.root / "die").touch()
+        async with asyncio.timeout(30):
+            back = await device.ended.get()
+        await device.until(A, "RUNNING")
+
+    assert good.status == "SUCCEEDED"
+    assert back.result is not None
+    assert back.result.detailed == "FAILED_ROLLBACK_COMPLETE"
+    assert rows.read_text() == "one\n"

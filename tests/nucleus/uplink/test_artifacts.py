@@ -67,7 +67,7 @@ class Server:
         fields = dict(line.split(": ", 1) for line in request.decode().split("\r\n")[1:] if ": " in line)
         asked = fields.get("Range", "")
         self.ranges.append(asked)
-        first = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        first = int(asked.removeprefix("bytes=").split("-")[0]) if asked else 0
         status = self.status or (416 if first >= len(self.data) else 206 if asked else 200)
         body = b"" if status == 416 else self.data[first:]
         headers = {"Content-Length": str(len(body)), **self.headers}
@@ -149,6 +149,27 @@ async def test_fetch_when_cut_at_any_byte_then_resumed_there(world: World, cut: 
     assert not world.part.exists()
     assert have <= cut
     assert world.server.ranges[-1] == (f"bytes={have}-" if have else "")
+
+
+async def test_size_when_the_server_tells_it_then_known_and_nothing_is_kept(world: World) -> None:
+    world.server.headers = {"Content-Range": f"bytes 0-0/{len(DATA)}"}
+
+    assert await world.fetcher.size(world.candidate, world.artifact) == len(DATA)
+    assert world.server.ranges == ["bytes=0-0"]
+    assert not world.part.exists()
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+async def test_size_when_the_answer_does_not_tell_it_then_unknown(world: World, status: int) -> None:
+    world.server.status = status
+
+    assert await world.fetcher.size(world.candidate, world.artifact) is None
+
+
+async def test_size_when_there_is_no_network_then_unknown(world: World) -> None:
+    await world.server.stop()
+
+    assert await world.fetcher.size(world.candidate, world.artifact) is None
 
 
 async def test_fetch_when_a_kept_connection_breaks_in_the_middle_then_no_byte_twice(world: World) -> None:
