@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench crash conformance walk fuzz ipc-soak ipc-matrix continuity train protos clean
+.PHONY: demo test check format bench crash conformance walk catalogues fuzz ipc-soak ipc-matrix continuity train protos clean
 
 demo: .venv/.stamp
 	$(BIN)/marram demo
@@ -33,6 +33,10 @@ conformance: .venv/.stamp
 
 walk: .venv/.stamp
 	$(BIN)/python -m tools.walk
+
+# Negotiations of random catalogues, all at once against one by one.
+catalogues: .venv/.stamp
+	MARRAM_CATALOGUES=10000 $(BIN)/python -m pytest -q --timeout 900 tests/nucleus/core/test_negotiate.py -k random_catalogues
 
 fuzz: .venv/.stamp
 	$(BIN)/python -m pytest -q --hypothesis-profile fuzz tests/corpus tests/nucleus/host/test_files.py tests/nucleus/wire -k 'random or replaced or overwritten'

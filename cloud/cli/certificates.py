@@ -64,6 +64,13 @@ def topic_policy(session: sessions.Session, topic_filter: str) -> str:
     )
 
 
+def role_alias_policy(session: sessions.Session, alias: str) -> str:
+    """What a device needs to get the credentials of a role alias."""
+    resource = f"arn:aws:iot:{session.region}:{session.account}:rolealias/{alias}"
+    statement = {"Effect": "Allow", "Action": ["iot:AssumeRoleWithCertificate"], "Resource": [resource]}
+    return policy(session, f"marram-role-alias-{_slug([alias])}", [statement])
+
+
 def listener_policy(session: sessions.Session, name: str, topics: Sequence[str]) -> str:
     """What an operator's certificate may: connect under its own name and hear these topic filters."""
     patterns = [as_pattern(one) for one in topics]

@@ -27,6 +27,7 @@ from nucleus.core import status
 @click.option("--group", "groups", multiple=True, help="Thing group to join, created if missing; repeatable.")
 @click.option("--topic", "topics", multiple=True, help="Topic filter its components may use in the cloud; repeatable.")
 @click.option("--user", "posix_user", default="", help="USER[:GROUP] that runs components; default: the caller.")
+@click.option("--role-alias", default="", help="Role alias whose role its components get (TokenExchangeService).")
 @click.option("--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Certificate to trust.")
 def create(
     thing: str,
@@ -35,6 +36,7 @@ def create(
     groups: tuple[str, ...],
     topics: tuple[str, ...],
     posix_user: str,
+    role_alias: str,
     ca: Path | None,
 ) -> None:
     """Registers THING with a new certificate; a thing that exists gets a further one."""
@@ -46,11 +48,15 @@ def create(
     iot = session.client("iot")
     iot.create_thing(thingName=thing)
     policies = [certificates.device_policy(session), *(certificates.topic_policy(session, one) for one in topics)]
+    if role_alias:
+        policies.append(certificates.role_alias_policy(session, role_alias))
     made = certificates.issue(session, policies, thing)
     for group in groups:
         thing_groups.ensure(iot, group)
         iot.add_thing_to_thing_group(thingGroupName=group, thingName=thing)
     configuration = configure(thing, device_root, session.region, where, posix_user or _caller())
+    if role_alias:
+        configuration["services"]["aws.greengrass.Nucleus"]["configuration"]["iotRoleAlias"] = role_alias
     files: dict[str, str | bytes] = {
         "device.pem": made["certificatePem"],
         "device.key": made["keyPair"]["PrivateKey"],

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import yaml
 
 from nucleus.cli import exits, service_files
-from nucleus.core import errors
-from nucleus.host import places
+from nucleus.core import builtin, errors
+from nucleus.host import places, users
 
 PRIVATE = ("alts", "config", "deployments", "logs", "packages/recipes", "plugins", "plugins/trusted", "telemetry")
 OPEN = ("bin", "cli_ipc_info", "packages", "packages/artifacts", "packages/artifacts-unarchived", "work")
@@ -49,15 +50,26 @@ _UNITS = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Configuration file to start with."
 )
 @click.option("--init", "kind", type=click.Choice([SYSTEMD, SHELL]), help="Kind of service; default: what runs here.")
+@click.option(
+    "--component-default-user",
+    "user",
+    default="",
+    metavar="USER[:GROUP]",
+    help="Who runs components that name no user (runWithDefault.posixUser).",
+)
 @click.option("--start/--no-start", default=True, show_default=True, help="Enable and start the service at once.")
-def install(root: Path, name: str, units: Path, config: Path | None, kind: str | None, start: bool) -> int:
+def install(root: Path, name: str, units: Path, config: Path | None, kind: str | None, user: str, start: bool) -> int:
     """Installs this nucleus as a service of the machine; again over an installation repairs it."""
     root = root.absolute()
     chosen = kind or (SYSTEMD if Path("/run/systemd/system").is_dir() else SHELL)
     try:
+        if user:
+            users.find(user)  # refused before anything is written
         _lay_out(root, config)
+        if user:
+            _set_default_user(places.Places(root).root / "config.yaml", user)
         files = service_files.write(root, name=name, units=units if chosen == SYSTEMD else None)
-    except (OSError, errors.NucleusError) as error:
+    except (OSError, errors.NucleusError, users.Unknown) as error:
         raise exits.Failure(f"cannot install the nucleus in {root}: {error}") from None
     for path in files:
         click.echo(f"wrote {path}")
@@ -100,6 +112,16 @@ def _lay_out(root: Path, config: Path | None) -> None:
         _write(target, config.read_bytes())
     elif not target.exists():
         _write(target, service_files.first_configuration(root))
+
+
+def _set_default_user(path: Path, user: str) -> None:
+    """Into the file; a nucleus that has run here takes it over when the file is newer. Comments in it are not kept."""
+    found = yaml.safe_load(path.read_bytes()) or {}
+    node = found
+    for name in ("services", builtin.NUCLEUS, "configuration", "runWithDefault"):
+        node = node.setdefault(name, {})
+    node["posixUser"] = user
+    _write(path, yaml.safe_dump(found, sort_keys=False).encode())
 
 
 def _write(path: Path, data: bytes) -> None:

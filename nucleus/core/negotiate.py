@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from nucleus.core import errors, graph, recipe, version
+from nucleus.core import clash, errors, graph, recipe, version
 
 
 class Ask(Struct, frozen=True, order=True):
@@ -102,8 +102,9 @@ def step(state: State, answers: Mapping[Ask, Candidate]) -> Need | Resolved | Co
 
 
 def no_candidate(ask: Ask) -> str:
-    """The sentence for an ask that no version answers; it names every requirer and range."""
-    return f"cannot find a version of component {ask.name} that all its requirers accept: {_constraints(ask)}"
+    """The sentence for an ask that no version answers; it names every requirer and range, and the fewest that clash."""
+    told = f"cannot find a version of component {ask.name} that all its requirers accept: {_constraints(ask)}"
+    return told + clash.sentence(ask.requirements)
 
 
 _Choice = tuple[Ask, Candidate]

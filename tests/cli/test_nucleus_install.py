@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nucleus.cli import nucleus_install
 from nucleus.core import release
@@ -46,6 +47,23 @@ def test_install_when_systemd_then_unit_loader_and_folders_as_specified(tmp_path
     assert stat.S_IMODE((root / "config.yaml").stat().st_mode) == 0o600
     assert os.access(root / "bin" / "loader", os.X_OK)
     assert (root / "alts" / "current").readlink() == Path("init")
+
+
+def test_install_when_a_default_user_is_given_then_it_is_in_the_configuration_beside_the_rest(tmp_path: Path) -> None:
+    given = tmp_path / "given.yaml"
+    given.write_text("system: {thingName: kept}\n")
+    root = tmp_path / "root"
+    common = ("nucleus", "install", "--root", root, "--init", "shell", "--no-start", "--config", given)
+
+    done = marram.run(*common, "--component-default-user", f"{os.getuid()}:{os.getgid()}")
+    refused = marram.run(*common, "--component-default-user", "nobody-of-this-name:x")
+
+    assert done.code == 0, done.err
+    found = yaml.safe_load((root / "config.yaml").read_text())
+    nucleus = found["services"]["aws.greengrass.Nucleus"]["configuration"]
+    assert nucleus["runWithDefault"] == {"posixUser": f"{os.getuid()}:{os.getgid()}"}
+    assert refused.code != 0
+    assert "nobody-of-this-name" in refused.err
 
 
 def test_install_when_again_then_the_configuration_stays(tmp_path: Path) -> None:

@@ -116,7 +116,19 @@ def test_device_when_created_then_its_folder_has_all_a_nucleus_needs(service: Pa
     root = tmp_path / "device"
 
     shown = marram.run(
-        "device", "create", name, "--to", root, "--group", f"g-{name}", "--user", "u:g", "--root", service
+        "device",
+        "create",
+        name,
+        "--to",
+        root,
+        "--group",
+        f"g-{name}",
+        "--user",
+        "u:g",
+        "--role-alias",
+        "their-role",
+        "--root",
+        service,
     )
 
     assert shown.code == exits.OK, shown.err
@@ -129,6 +141,7 @@ def test_device_when_created_then_its_folder_has_all_a_nucleus_needs(service: Pa
     assert nucleus["mqtt"]["port"] == endpoints["mqtt"]["port"]
     assert endpoints["device"].endswith(f":{nucleus['greengrassDataPlanePort']}")
     assert nucleus["runWithDefault"] == {"posixUser": "u:g"}
+    assert nucleus["iotRoleAlias"] == "their-role"
     things = marram.run("get", "things", "-g", f"g-{name}", "-o", "json", "--root", service).json
     assert things["items"] == [{"thingName": name}]
 

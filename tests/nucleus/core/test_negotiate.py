@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -258,3 +259,48 @@ def test_step_when_resolved_then_everything_required_is_there_and_fits(
         for name, dependency in each.recipe.dependencies.items():
             assert version.Range.parse(dependency.requirement).allows(chosen[name])
             assert outcome.order.index(name) < outcome.order.index(each.name)
+
+
+def sequential(registry: Registry, wanted: dict[str, dict[str, str]]) -> Outcome:
+    """The rule with one question at a time, in any order: what the original does over the network."""
+    return play(registry, wanted, at_a_time=1)
+
+
+def catalogue(chance: random.Random) -> tuple[Registry, dict[str, dict[str, str]]]:
+    """3 to 12 components in 1 to 4 versions with up to 3 dependencies each, and the roots of 1 to 3 groups."""
+    known = [f"C{number}" for number in range(chance.randint(3, 12))]
+    exact = ["1.0.0", "1.1.0", "1.2.3", "2.0.0", "2.1.0-rc.1", "3.0.0"]
+    wishes = ["*", "^1.0.0", "~1.1", "<2.0.0", ">=1.1.0", "=1.0.0", "2.x", "1.0.0 || >=2.0.0", ">=1.0.0 <3.0.0"]
+    registry: Registry = {
+        name: {
+            each: {
+                other: chance.choice(wishes) for other in chance.sample(known, chance.randint(0, 3)) if other != name
+            }
+            for each in chance.sample(exact, chance.randint(1, 4))
+        }
+        for name in known
+    }
+    wanted = {
+        f"thinggroup/{group}": {
+            name: chance.choice(sorted(registry[name])) for name in chance.sample(known, chance.randint(1, 3))
+        }
+        for group in range(chance.randint(1, 3))
+    }
+    return registry, wanted
+
+
+# MARRAM_CATALOGUES=10000 plays them all (`make catalogues`).
+CATALOGUES = int(os.environ.get("MARRAM_CATALOGUES", "600"))
+
+
+def test_step_when_the_whole_frontier_is_asked_at_once_then_as_the_sequential_rule_on_random_catalogues() -> None:
+    kinds = set()
+    for seed in range(CATALOGUES):
+        registry, wanted = catalogue(random.Random(seed))
+        together, one_by_one = play(registry, wanted), sequential(registry, wanted)
+
+        kinds.add(type(together))
+        assert type(together) is type(one_by_one), seed
+        if isinstance(together, negotiate.Resolved):
+            assert together == one_by_one, seed
+    assert kinds == {negotiate.Resolved, negotiate.Conflict, str}
