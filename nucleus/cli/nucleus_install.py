@@ -5,7 +5,9 @@ Modes of folders: spec/nucleus.md 9.1. The service is a systemd unit or, without
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,8 +17,8 @@ import click
 import yaml
 
 from nucleus.cli import exits, service_files
-from nucleus.core import builtin, errors
-from nucleus.host import places, users
+from nucleus.core import builtin, errors, run_as
+from nucleus.host import places
 
 PRIVATE = ("alts", "config", "deployments", "logs", "packages/recipes", "plugins", "plugins/trusted", "telemetry")
 OPEN = ("bin", "cli_ipc_info", "packages", "packages/artifacts", "packages/artifacts-unarchived", "work")
@@ -64,12 +66,12 @@ def install(root: Path, name: str, units: Path, config: Path | None, kind: str |
     chosen = kind or (SYSTEMD if Path("/run/systemd/system").is_dir() else SHELL)
     try:
         if user:
-            users.find(user)  # refused before anything is written
+            _check_user(user)  # refused before anything is written
         _lay_out(root, config)
         if user:
             _set_default_user(places.Places(root).root / "config.yaml", user)
         files = service_files.write(root, name=name, units=units if chosen == SYSTEMD else None)
-    except (OSError, errors.NucleusError, users.Unknown) as error:
+    except (OSError, errors.NucleusError, ValueError, LookupError) as error:
         raise exits.Failure(f"cannot install the nucleus in {root}: {error}") from None
     for path in files:
         click.echo(f"wrote {path}")
@@ -112,6 +114,15 @@ def _lay_out(root: Path, config: Path | None) -> None:
         _write(target, config.read_bytes())
     elif not target.exists():
         _write(target, service_files.first_configuration(root))
+
+
+def _check_user(text: str) -> None:
+    """Raises ValueError or LookupError for a user or group that this machine does not have; numbers are taken as they are."""
+    user, group = run_as.split(text)
+    if not user.isdecimal():
+        pwd.getpwnam(user)
+    if group and not group.isdecimal():
+        grp.getgrnam(group)
 
 
 def _set_default_user(path: Path, user: str) -> None:
