@@ -68,6 +68,7 @@ class Aliases:
                 "alias": alias,
                 "component": entry.component,
                 "version": entry.serving.version,
+                "offered": entry.offered,
                 "previous": entry.previous.version if entry.previous else "",
                 "ready": alias in self._serving,
                 "released": entry.released,

@@ -125,7 +125,8 @@ def described(name: Any, datatype: Any, shape: Any, before: Mapping[str, Any]) -
     sizes = isinstance(shape, Sequence) and not isinstance(shape, str | bytes) and len(shape) <= _DIMENSIONS_LIMIT
     if not sizes or not all(type(size) is int and size >= 0 for size in shape):
         raise wrong(f"bad shape {str(shape)[:100]} of input '{name}'")
-    expected = math.prod(shape) * np.dtype(_NUMPY[datatype]).itemsize
+    # A size of 0 makes an empty tensor, and does not excuse the others.
+    expected = math.prod(max(size, 1) for size in shape) * np.dtype(_NUMPY[datatype]).itemsize
     if expected > TENSOR_LIMIT_BYTES:
         raise wrong(f"input '{name}' of {expected} bytes is above the limit of {TENSOR_LIMIT_BYTES}")
     return name, datatype, tuple(shape)
@@ -152,13 +153,11 @@ def from_values(name: str, datatype: str, shape: tuple[int, ...], values: Any) -
         raise wrong(f"unable to parse 'data' of input '{name}': {' '.join(str(error).split())[:100]}") from error
     if array.size != math.prod(shape):
         raise wrong(f"unexpected number of elements {array.size} for input '{name}', expecting {math.prod(shape)}")
+    if datatype == "UINT64" and array.dtype.kind in "fO":  # what numpy makes of 0 and 2**63 beside each other
+        array = _large(name, values, shape)
     if array.size and array.dtype.kind not in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[dtype.kind]:
         raise wrong(f"unable to parse 'data' of input '{name}': its values are not all {datatype}")
-    if (
-        array.size
-        and dtype.kind in "iu"
-        and not np.iinfo(dtype).min <= int(array.min()) <= int(array.max()) <= _most(dtype)
-    ):
+    if array.size and dtype.kind in "iu" and not _in_range(array, dtype):
         raise wrong(f"unable to parse 'data' of input '{name}': a value is out of the range of {datatype}")
     with np.errstate(over="ignore"):  # beyond its type's range a float is infinite, as everywhere
         return array.astype(dtype).reshape(shape)
@@ -218,5 +217,13 @@ def _objects(given: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return value
 
 
-def _most(dtype: np.dtype[Any]) -> int:
-    return int(np.iinfo(dtype).max)
+def _in_range(array: Array, dtype: np.dtype[Any]) -> bool:
+    limits = np.iinfo(dtype)
+    return int(limits.min) <= int(array.min()) <= int(array.max()) <= int(limits.max)
+
+
+def _large(name: str, values: Any, shape: tuple[int, ...]) -> Array:
+    each = np.array(values, dtype=object).reshape(-1).tolist()
+    if not all(type(value) is int and 0 <= value < 2**64 for value in each):
+        raise wrong(f"unable to parse 'data' of input '{name}': its values are not all UINT64")
+    return np.array(each, dtype=np.uint64).reshape(shape)

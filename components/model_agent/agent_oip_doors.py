@@ -60,7 +60,7 @@ def open_doors(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine
 
 def _grpc(address: str, service: Any, repository: Any) -> Any:
     if not address.startswith("unix:"):
-        importlib.import_module("agent_oip_http").loopback(address)  # raises for what others could reach
+        importlib.import_module("agent_oip_address").loopback(address)  # raises for what others could reach
     try:
         module = importlib.import_module("agent_oip_grpc")
     except ImportError as error:

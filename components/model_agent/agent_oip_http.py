@@ -2,9 +2,10 @@
 
 One thread for each connection, CONNECTIONS_LIMIT at most; one too many hears 503. A request has REQUEST_S from its first
 byte to its last, a silent connection IDLE_S. Heads end at the standard library's bounds, bodies at BODY_LIMIT_BYTES, and
-only with a Content-Length: chunked bodies are refused (411). `gzip` and `deflate` bodies are unpacked up to the same
-bound. The door listens on a loopback address or a Unix socket, and over TCP answers only to the names of loopback, so that
-no web page can reach it through a name of its own.
+only with a Content-Length: chunked ones are refused (411). `gzip` and `deflate` bodies are unpacked up to the same bound.
+All bodies together have at most HELD_LIMIT_BYTES; what comes on top hears 503. The door listens on a loopback address or
+a Unix socket, and over TCP answers only to the names of loopback, so that no web page can reach it through a name of its
+own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import io
-import ipaddress
 import os
 import socket
 import socketserver
@@ -20,16 +20,18 @@ import stat
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import agent_oip_address
+
 CONNECTIONS_LIMIT = 64
 BODY_LIMIT_BYTES = 24 * 1024 * 1024  # 16 MiB of model in base64 and room
+HELD_LIMIT_BYTES = 4 * BODY_LIMIT_BYTES
 IDLE_S, REQUEST_S = 600.0, 10.0
-_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -39,10 +41,6 @@ class HttpError(Exception):
     def __init__(self, status: HTTPStatus, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-class AddressError(OSError):
-    """An address on which this door does not listen; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +72,15 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = CONNECTIONS_LIMIT
 
-    def __init__(self, address: str, answer: Answer, refusal: Callable[[HTTPStatus, str], Reply]) -> None:
-        self.answer, self.refusal = answer, refusal
+    def __init__(
+        self, address: str, answer: Answer, refusal: Callable[[HTTPStatus, str], Reply], request_s: float = REQUEST_S
+    ) -> None:
+        self.answer, self.refusal, self.request_s = answer, refusal, request_s
         self.is_unix = address.startswith("unix:")
         self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
-        bound: Any = address.removeprefix("unix:") if self.is_unix else loopback(address)
-        self.address_family = socket.AF_UNIX if self.is_unix else _family(bound[0])
+        self._held_bytes, self._holding = 0, threading.Lock()
+        bound: Any = address.removeprefix("unix:") if self.is_unix else agent_oip_address.loopback(address)
+        self.address_family = socket.AF_UNIX if self.is_unix else agent_oip_address.family(bound[0])
         super().__init__(bound, _Conversation)
         name = self.socket.getsockname()
         self.where = address if self.is_unix else f"{name[0]}:{name[1]}"
@@ -91,13 +92,26 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
             return
         place = Path(str(self.server_address))
         if place.exists() and not stat.S_ISSOCK(place.stat().st_mode):
-            raise AddressError(f"{place} exists and is no socket")
+            raise agent_oip_address.AddressError(f"{place} exists and is no socket")
         place.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
             self.socket.bind(str(place))
         finally:
             os.umask(before)
+
+    @contextlib.contextmanager
+    def hold(self, size_bytes: int) -> Iterator[None]:
+        """Room for a body in memory; raises HttpError if others have it."""
+        with self._holding:
+            if self._held_bytes + size_bytes > HELD_LIMIT_BYTES:
+                raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at a time; try again")
+            self._held_bytes += size_bytes
+        try:
+            yield
+        finally:
+            with self._holding:
+                self._held_bytes -= size_bytes
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread for a connection, or a refusal when all places are taken."""
@@ -160,7 +174,7 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             if not self._buffered.peek(1):
                 return
-            self._timed.deadline = time.monotonic() + REQUEST_S
+            self._timed.deadline = time.monotonic() + self.server.request_s
             self.raw_requestline = self.rfile.readline(65537)
             if len(self.raw_requestline) > 65536 or not self.parse_request():
                 self._send(
@@ -171,25 +185,39 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         kept = not self.close_connection
+        self.close_connection = True
         try:
-            asked = Asked(self.command, self.path, self.headers, self._body())
+            size = self._size()
+            with self.server.hold(size if self._encoding() == "identity" else BODY_LIMIT_BYTES):
+                asked = Asked(self.command, self.path, self.headers, self._body(size))
+                reply = self._reply(asked)
         except HttpError as error:
             # The body was not read: where the next request would begin is unknown.
             self._send(self.server.refusal(error.status, str(error)), last=True)
             return
-        try:
-            reply = self.server.answer(asked)
-        except HttpError as error:
-            reply = self.server.refusal(error.status, str(error))
         self._send(reply, last=not kept)
         self.close_connection = not kept
 
-    def _body(self) -> memoryview:
-        if not self.server.is_unix and _host(self.headers.get("Host", "")) not in _NAMES:
+    def _reply(self, asked: Asked) -> Reply:
+        try:
+            return self.server.answer(asked)
+        except HttpError as error:
+            return self.server.refusal(error.status, str(error))
+
+    def _size(self) -> int:
+        """The length of the body, once everything that can be judged without it is in order."""
+        if not self.server.is_unix and not agent_oip_address.is_ours(self.headers.get("Host", "")):
             raise HttpError(HTTPStatus.FORBIDDEN, "this door answers to localhost only")
         if self.headers.get("Transfer-Encoding"):
             raise HttpError(HTTPStatus.LENGTH_REQUIRED, "send the body with a Content-Length, not in chunks")
-        size = self._length()
+        if self._encoding() not in ("identity", "gzip", "deflate"):
+            raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"unknown Content-Encoding {self._encoding()[:30]!r}")
+        return self._length()
+
+    def _encoding(self) -> str:
+        return str(self.headers.get("Content-Encoding", "identity")).lower()
+
+    def _body(self, size: int) -> memoryview:
         if size and self.headers.get("Expect", "").lower() == "100-continue":
             self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = bytearray(size)
@@ -199,7 +227,7 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
             if not count:
                 raise ConnectionError("the connection ended in the middle of a body")
             done += count
-        return _unpacked(view, self.headers.get("Content-Encoding", "identity").lower())
+        return view if self._encoding() == "identity" else _unpacked(view)
 
     def _length(self) -> int:
         given = self.headers.get_all("Content-Length") or ["0"]
@@ -232,39 +260,12 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
         """Requests are counted (statistics), not logged."""
 
 
-def loopback(address: str) -> tuple[str, int]:
-    """(host, port) of `127.0.0.1:8000`, `[::1]:8000` or `localhost:8000`; raises AddressError for any other host."""
-    host, _, port = address.rpartition(":")
-    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
-    valid = port.isascii() and port.isdigit() and int(port[:6]) < 65536
-    try:
-        own = bool(ipaddress.ip_address(host).is_loopback)
-    except ValueError:
-        own = False
-    if not own or not valid:
-        raise AddressError(f"{address!r} is no address for a door: use 127.0.0.1:PORT, [::1]:PORT or unix:PATH")
-    return host, int(port)
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-def _host(header: str) -> str:
-    name, colon, port = header.rpartition(":")
-    return (name if colon and port.isdigit() else header).lower()
-
-
-def _unpacked(body: memoryview, encoding: str) -> memoryview:
-    if encoding == "identity":
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"unknown Content-Encoding {encoding[:30]!r}")
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either, by its first bytes
+def _unpacked(body: memoryview) -> memoryview:
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or deflate, by its first bytes
     try:
         unpacked = unpacker.decompress(body, BODY_LIMIT_BYTES)
     except zlib.error as error:
-        raise HttpError(HTTPStatus.BAD_REQUEST, f"the body is no {encoding}: {error}") from error
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"the body cannot be unpacked: {error}") from error
     if not unpacker.eof:
         raise HttpError(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {BODY_LIMIT_BYTES} bytes, and must be whole"

@@ -47,6 +47,7 @@ def test_refusal_when_predecessor_was_released_then_it_stays_and_goes_with_its_c
         "alias": "power-curve",
         "component": parts.MODEL_NAME,
         "version": "1.1.0",
+        "offered": "1.2.0",
         "previous": "",
         "ready": True,
         "released": False,

@@ -1,0 +1,51 @@
+"""ONNX models made for a test: outputs that equal their inputs, one of each data type or as large as wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper
+
+DTYPES = (
+    *("bool", "float16", "float32", "float64"),
+    *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+)
+
+
+def identity(folder: Path, alias: str, tensors: Mapping[str, str], version: str = "1.0.0") -> Path:
+    """A model in `folder` that answers `<name>_out` for each `name` -> data type, of any length."""
+    folder.mkdir(parents=True)
+    nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in tensors]
+    values = [
+        [helper.make_tensor_value_info(f"{name}{end}", _onnx(dtype), ["n"]) for name, dtype in tensors.items()]
+        for end in ("", "_out")
+    ]
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(helper.make_graph(nodes, "identity", *values), opset_imports=opset, ir_version=8)
+    data = model.SerializeToString()
+    (folder / "identity.onnx").write_bytes(data)
+    described = {
+        "name": alias,
+        "version": version,
+        "file": "identity.onnx",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "runtime": {"name": "onnxruntime"},
+        "inputs": [{"name": name, "dtype": dtype, "shape": [-1]} for name, dtype in tensors.items()],
+        "outputs": [{"name": f"{name}_out", "dtype": dtype, "shape": [-1]} for name, dtype in tensors.items()],
+        "golden": {
+            "tolerance": {"absolute": 0, "relative": 0},
+            "samples": [
+                {"inputs": {name: [1] for name in tensors}, "outputs": {f"{name}_out": [1] for name in tensors}}
+            ],
+        },
+    }
+    (folder / "model.json").write_text(json.dumps(described))
+    return folder
+
+
+def _onnx(dtype: str) -> int:
+    return int(getattr(TensorProto, {"float32": "FLOAT", "float64": "DOUBLE"}.get(dtype, np.dtype(dtype).name.upper())))

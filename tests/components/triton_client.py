@@ -1,0 +1,190 @@
+"""Everything a test wants from NVIDIA's unmodified client, in a process of its own: its messages have our messages' names.
+
+python triton_client.py (grpc|http) ADDRESS TOKEN REPOSITORY_OF_OURS   prints one JSON object
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KIND, ADDRESS, TOKEN, FILES = sys.argv[1:5]
+tritonclient: Any = importlib.import_module(f"tritonclient.{KIND}")
+client = tritonclient.InferenceServerClient(ADDRESS)
+PLAIN: dict[str, Any] = {"as_json": True} if KIND == "grpc" else {}
+HEADERS = {"headers": {"marram-token": TOKEN}}
+CONDITIONS = np.array([[8.0, 10.0], [11.0, 0.0]], dtype=np.float32)
+
+
+def tensor(name: str, array: Any, datatype: str, **how: Any) -> Any:
+    made = tritonclient.InferInput(name, list(array.shape), datatype)
+    made.set_data_from_numpy(array, **(how if KIND == "http" else {}))
+    return made
+
+
+def conditions() -> list[Any]:
+    return [tensor("conditions", CONDITIONS, "FP32")]
+
+
+def answer(result: Any) -> dict[str, Any]:
+    said = result.get_response(**PLAIN)
+    return {"version": said["model_version"], "id": said.get("id", ""), "values": power(result)}
+
+
+def power(result: Any) -> list[float]:
+    return [round(float(value), 3) for value in result.as_numpy("power_kw").ravel()]
+
+
+def refused(function: Callable[..., Any], *arguments: Any, **options: Any) -> str:
+    """`status: message`, or what came instead."""
+    try:
+        return f"answered: {function(*arguments, **options)}"
+    except importlib.import_module("tritonclient.utils").InferenceServerException as error:
+        return f"{error.status()}: {error.message()}"
+
+
+def every_dtype(**how: Any) -> dict[str, bool]:
+    """Whether each data type came back as it was sent."""
+    known = importlib.import_module("tritonclient.utils")
+    described = client.get_model_metadata("every", **PLAIN)
+    sent = {
+        each["name"]: np.array([0, 1, 100], dtype=known.triton_to_np_dtype(each["datatype"]))
+        for each in described["inputs"]
+    }
+    inputs = [tensor(each["name"], sent[each["name"]], each["datatype"], **how) for each in described["inputs"]]
+    outputs = None if how.get("binary_data", True) else [wanted(f"{name}_out", **how) for name in sent]
+    result = client.infer("every", inputs, outputs=outputs)
+    return {
+        name: bool(
+            np.array_equal(result.as_numpy(f"{name}_out"), array)
+            and result.as_numpy(f"{name}_out").dtype == array.dtype
+        )
+        for name, array in sent.items()
+    }
+
+
+def wanted(name: str, **how: Any) -> Any:
+    return tritonclient.InferRequestedOutput(name, **(how if KIND == "http" else {}))
+
+
+def told() -> dict[str, Any]:
+    return {
+        "live": client.is_server_live(),
+        "ready": client.is_server_ready(),
+        "model_ready": [client.is_model_ready("power-curve", version) for version in ("", "1.1.0", "1.0.0")],
+        "unknown_ready": client.is_model_ready("unknown"),
+        "server": client.get_server_metadata(**PLAIN),
+        "metadata": client.get_model_metadata("power-curve", **PLAIN),
+        "config": client.get_model_config("power-curve", "1.1.0", **PLAIN),
+        "index": client.get_model_repository_index(**PLAIN),
+    }
+
+
+def inferred() -> dict[str, Any]:
+    zipped: dict[str, Any] = (
+        {"compression_algorithm": "gzip"}
+        if KIND == "grpc"
+        else {"request_compression_algorithm": "gzip", "response_compression_algorithm": "deflate"}
+    )
+    return {
+        "plain": answer(client.infer("power-curve", conditions(), request_id="7", timeout=5_000_000)),
+        "by_version": answer(client.infer("power-curve", conditions(), model_version="1.1.0")),
+        "chosen": answer(client.infer("power-curve", conditions(), outputs=[wanted("power_kw")])),
+        "zipped": answer(client.infer("power-curve", conditions(), **zipped)),
+        "background": in_background(),
+        "asyncio": asyncio.run(with_asyncio()),
+        "every_dtype": every_dtype(),
+        "every_dtype_json": every_dtype(binary_data=False),
+    }
+
+
+def in_background() -> list[float]:
+    if KIND == "http":
+        return power(client.async_infer("power-curve", conditions()).get_result())
+    queue: Any = importlib.import_module("queue").Queue()
+    client.async_infer("power-curve", conditions(), callback=lambda result, error: queue.put((result, error)))
+    result, error = queue.get(timeout=20)
+    return power(result) if error is None else [str(error)]  # type: ignore[list-item]
+
+
+async def with_asyncio() -> list[float]:
+    module: Any = importlib.import_module(f"tritonclient.{KIND}.aio")
+    async with module.InferenceServerClient(ADDRESS) as one:
+        return power(await one.infer("power-curve", conditions()))
+
+
+def refusals() -> dict[str, str]:
+    wide = np.zeros((1, 3), np.float32)
+    ints = np.zeros((1, 2), np.int32)
+    infer = client.infer
+    return {
+        "unknown model": refused(infer, "unknown", conditions()),
+        "other version": refused(infer, "power-curve", conditions(), model_version="9"),
+        "no input": refused(infer, "power-curve", []),
+        "other input": refused(infer, "power-curve", [tensor("other", CONDITIONS, "FP32")]),
+        "other type": refused(infer, "power-curve", [tensor("conditions", ints, "INT32")]),
+        "other shape": refused(infer, "power-curve", [tensor("conditions", wide, "FP32")]),
+        "other output": refused(infer, "power-curve", conditions(), outputs=[wanted("other")]),
+        "bytes": refused(infer, "power-curve", [tensor("conditions", np.array([b"a"], object), "BYTES")]),
+        "bf16": refused(infer, "power-curve", [bf16()]),
+        "classification": refused(
+            infer, "power-curve", conditions(), outputs=[tritonclient.InferRequestedOutput("power_kw", class_count=2)]
+        ),
+        "sequence": refused(infer, "power-curve", conditions(), sequence_id=5, sequence_start=True),
+        "metadata": refused(client.get_model_metadata, "unknown"),
+        "config": refused(client.get_model_config, "unknown"),
+        "statistics": refused(client.get_inference_statistics, "unknown"),
+        "shared memory": refused(client.register_system_shared_memory, "r", "/r", 64),
+    }
+
+
+def bf16() -> Any:
+    array = np.zeros((1, 2), importlib.import_module("ml_dtypes").bfloat16)
+    return tensor("conditions", array, "BF16")
+
+
+def repository() -> dict[str, Any]:
+    files = {f"file:{path.name}": path.read_bytes() for path in Path(FILES).iterdir()}
+    wrong = {"headers": {"marram-token": "0" * 64}}
+    steps: dict[str, Any] = {
+        "load without token": refused(client.load_model, "stored"),
+        "load with a wrong token": refused(client.load_model, "stored", **wrong),
+        "unload without token": refused(client.unload_model, "power-curve"),
+        "unload another's": refused(client.unload_model, "power-curve", **HEADERS),
+        "load another's": refused(client.load_model, "power-curve", config="{}", files=files, **HEADERS),
+        "load what answers": refused(client.load_model, "power-curve", **HEADERS),
+        "load unknown": refused(client.load_model, "unknown", **HEADERS),
+        "unload unknown": refused(client.unload_model, "unknown", **HEADERS),
+        "load": refused(client.load_model, "stored", **HEADERS),
+        "loaded": client.is_model_ready("stored", "2.0.0"),
+        "unload": refused(client.unload_model, "stored", **HEADERS),
+        "unloaded": client.is_model_ready("stored"),
+        "unload again": refused(client.unload_model, "stored", **HEADERS),
+        "load damaged": refused(client.load_model, "damaged", **HEADERS),
+        "load sent": refused(client.load_model, "sent", config="{}", files=files, **HEADERS),
+        "sent": client.is_model_ready("sent", "3.0.0"),
+        "sent as another": refused(client.load_model, "other", config="{}", files=files, **HEADERS),
+        "sent elsewhere": refused(client.load_model, "sent", config="{}", files={"file:../x": b"1"}, **HEADERS),
+    }
+    client.unload_model("sent", **HEADERS)
+    return steps
+
+
+print(
+    json.dumps(
+        {
+            "told": told(),
+            "inferred": inferred(),
+            "refusals": refusals(),
+            "repository": repository(),
+            "statistics": client.get_inference_statistics("power-curve", **PLAIN),
+        }
+    )
+)
