@@ -40,7 +40,7 @@ _root = click.option(
 )
 def create(name: str, out: Path) -> None:
     """Makes NAME.key (private, P-256: keep it off the devices) and NAME.pub (to be trusted by them)."""
-    key = crypto.EC.new_generate(crypto.ECType.P_256)
+    key = _generate()
     der = key.export_key(crypto.ECExportFormat.SPKI)
     out.mkdir(parents=True, exist_ok=True)
     private, public = out / f"{name}.key", out / f"{name}.pub"
@@ -95,6 +95,17 @@ def revoke(key_id: str, root: Path) -> None:
         raise exits.Failure(f"cannot revoke {key_id}: no trusted key has that name; see marram key list")
     _try(lambda: store.revoke(root, ids[0]))
     click.echo(f"{root} does not trust {ids[0]} any more.")
+
+
+def _generate() -> crypto.EC:
+    """A key that can be read again: awscrt writes one in some hundred so that it cannot read it itself."""
+    while True:
+        key = crypto.EC.new_generate(crypto.ECType.P_256)
+        try:
+            crypto.EC.new_key_from_der_data(key.export_key(crypto.ECExportFormat.PKCS8))
+        except RuntimeError:
+            continue
+        return key
 
 
 def _try(ask: Callable[[], T]) -> T:
