@@ -1,0 +1,103 @@
+"""The client of tools/bench_model.py, a process of its own: asks every door in turn and prints medians as JSON.
+
+Flat imports, because it lives among the agent's artifacts as an application does. A door without its library or its
+address is left out and told on stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+ROUNDS, CALLS, WARM_UP = 40, 8, 20
+Call = Callable[[Any], Any]  # array -> the number that the model answers
+
+
+def main(asked: dict[str, Any]) -> None:
+    sys.path.insert(0, asked["files"])
+    numpy = importlib.import_module("numpy")
+    doors = {"direct": ("onnxruntime in the client", direct(asked["model"]))}
+    for door, make in (("native", native), ("REST", rest), ("gRPC", grpc)):
+        address = asked["addresses"].get(door)
+        try:
+            doors[door] = make(address, asked["alias"])
+        except ImportError as error:
+            print(f"no figures for {door}: {error}", file=sys.stderr)
+    found = {}
+    for size, size_bytes in asked["sizes"].items():
+        array = numpy.random.default_rng(1).random(size_bytes // 4, dtype=numpy.float32)
+        found[size] = measured(doors, array)
+    print(json.dumps(found))
+
+
+def measured(doors: dict[str, tuple[str, Call]], array: Any) -> dict[str, dict[str, Any]]:
+    """For each door the time of a call, medians over interleaved rounds; every answer must be right."""
+    expected, taken = doors["direct"][1](array), {door: [] for door in doors}
+    for door, (_, call) in doors.items():
+        for _ in range(WARM_UP):
+            if abs(call(array) - expected) > 1e-6:
+                raise SystemExit(f"{door} answers {call(array)}, expected {expected}")
+    for _ in range(ROUNDS):
+        for door, (_, call) in doors.items():
+            taken[door].extend(timed(call, array) for _ in range(CALLS))
+    return {
+        door: {
+            "client": doors[door][0],
+            "count": len(times),
+            "p50_us": statistics.median(times),
+            "p99_us": statistics.quantiles(times, n=100)[98],
+        }
+        for door, times in taken.items()
+    }
+
+
+def timed(call: Call, array: Any) -> float:
+    began = time.perf_counter()
+    call(array)
+    return (time.perf_counter() - began) * 1e6
+
+
+def direct(model: str) -> Call:
+    """The agent's own session options, without the agent."""
+    runtime = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda array: float(session.run(["y"], {"x": array})[0][0])
+
+
+def native(address: str, alias: str) -> tuple[str, Call]:
+    client = importlib.import_module("model_client").Client(address)
+    return "model_client", lambda array: float(client.predict(alias, {"x": array}, deadline_s=20.0).outputs["y"][0])
+
+
+def rest(address: str, alias: str) -> tuple[str, Call]:
+    module = importlib.import_module("tritonclient.http")
+    return "tritonclient.http, binary", triton(module, address, alias)
+
+
+def grpc(address: str, alias: str) -> tuple[str, Call]:
+    module = importlib.import_module("tritonclient.grpc")
+    if not address:
+        raise ImportError("the agent has no gRPC door")
+    return "tritonclient.grpc, raw", triton(module, address, alias)
+
+
+def triton(module: Any, address: str, alias: str) -> Call:
+    client = module.InferenceServerClient(address)
+
+    def call(array: Any) -> float:
+        given = module.InferInput("x", array.shape, "FP32")
+        given.set_data_from_numpy(array)
+        return float(client.infer(alias, [given]).as_numpy("y")[0])
+
+    return call
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
