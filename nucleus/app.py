@@ -35,7 +35,7 @@ from nucleus.host import cli_token, files, launch, logs, notify, places
 from nucleus.ipc import ports, server
 from nucleus.store import components, deployments
 from nucleus.store import configuration as configuration_store
-from nucleus.uplink import artifacts, listeners, mqtt, offline
+from nucleus.uplink import artifacts, listeners, mqtt, offline, proxy
 
 
 def run(root: Path, config: Path | None = None) -> int:
@@ -138,7 +138,9 @@ class Daemon:
         )
         self._supervisor.set_defaults(self._defaults())
         self._configuration.watch(("services", builtin.NUCLEUS, "configuration"), self._nucleus_changed)
-        uplinks = wiring.connect(self._settings.cloud, self._passed.state, log.bind(part="uplink"))
+        uplinks = wiring.connect(
+            self._settings.cloud, self._passed.state, where, self._configuration, log.bind(part="uplink")
+        )
         self._http, self._connection, self._plane = uplinks
         self._store = components.ComponentStore(where)
         self._build_deployer(device)
@@ -254,7 +256,7 @@ class Daemon:
             configuration=self._configuration,
             components=self._supervisor,
             deployments=self._deployer,
-            uplink=self._connection or offline.Offline(),
+            uplink=proxy.Proxy(self._connection) if self._connection is not None else offline.Offline(),
             broker=self._broker,
             consent=self._consent,
             validation=self._validation,

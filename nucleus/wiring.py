@@ -8,15 +8,20 @@ from urllib import parse
 
 from nucleus import identity, settings
 from nucleus.actors import component_metrics, leaving, provisioning, renewal, supervisor, telemetry, token_exchange
-from nucleus.core import builtin, configuration, errors, handover
+from nucleus.core import builtin, configuration, errors, handover, mqtt_settings
 from nucleus.core import telemetry as telemetry_words
 from nucleus.host import logs, places
 from nucleus.store import configuration as configuration_store
+from nucleus.store import spool as spool_store
 from nucleus.uplink import dataplane, http, mqtt, spool
 
 
 def connect(
-    cloud: settings.Cloud | None, carried: handover.State | None, log: logs.Log
+    cloud: settings.Cloud | None,
+    carried: handover.State | None,
+    where: places.Places,
+    store: configuration_store.ConfigurationStore,
+    log: logs.Log,
 ) -> tuple[http.Http | None, mqtt.Connection | None, dataplane.DataPlane | None]:
     """The ways to the cloud, when there is one in the settings; with what the process image before this one carried."""
     if cloud is None:
@@ -32,7 +37,16 @@ def connect(
         log.error("uplink.impossible", why=error.detail)
         return None, None, None
     endpoint = mqtt.Endpoint(host=cloud.mqtt_host, port=cloud.mqtt_port, client_id=cloud.thing, **identity)
-    connection = mqtt.Connection(endpoint, spool.Spool(log), log, carried.uplink if carried else None)
+    outgoing = spool.Spool(log, store=spool_store.SpoolStore(where.work(builtin.DISK_SPOOLER)))
+    connection = mqtt.Connection(endpoint, outgoing, log, carried.uplink if carried else None)
+
+    def configure(_changes: tuple[configuration.Change, ...] = ()) -> None:
+        node = configuration.find(store.tree, ("services", builtin.NUCLEUS, "configuration"))
+        found = configuration.plain(node) if node is not None else {}
+        outgoing.configure(mqtt_settings.read(found if isinstance(found, dict) else {}))
+
+    configure()
+    store.watch(("services", builtin.NUCLEUS, "configuration", "mqtt"), configure)
     return client, connection, dataplane.DataPlane(client, cloud.data_plane_url, cloud.thing)
 
 

@@ -26,7 +26,6 @@ RESTART_KEYS = (
     ("runWithDefault", "posixUser"),
     ("runWithDefault", "posixShell"),
     ("mqtt", "version"),
-    ("mqtt", "spooler", "storageType"),
     ("fipsMode",),
 )
 

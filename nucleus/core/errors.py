@@ -23,6 +23,15 @@ class NucleusError(Exception):
         self.detail = detail
 
 
+class Refused(NucleusError):  # noqa: N818  the word says it
+    """The cloud's broker has refused a subscription: MQTT's reason code, and its words if it gave any."""
+
+    def __init__(self, detail: str, reason: int, words: str = "") -> None:
+        super().__init__("ACCESS_DENIED", detail)
+        self.reason = reason
+        self.words = words
+
+
 _BY_TYPE: dict[str, str] = {
     "NONE": """DEPLOYMENT_FAILURE DEPLOYMENT_REJECTED DEPLOYMENT_INTERRUPTED ARTIFACT_DOWNLOAD_ERROR
         NO_AVAILABLE_COMPONENT_VERSION COMPONENT_PACKAGE_LOADING_ERROR REJECTED_STALE_DEPLOYMENT CLOUD_API_ERROR IO_ERROR

@@ -114,13 +114,19 @@ class Components(Struct, frozen=True, kw_only=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """One on its way to the cloud. `properties` without the one that is no text, `correlation`."""
+    """One on its way to the cloud. `properties` without the one that is no text, `correlation`.
+
+    `number` is its place among its kind, 0 if it has none; `own`: the nucleus itself has sent it, no component.
+    """
 
     topic: str
     payload: bytes
     qos: int
     properties: dict[str, Any] = {}
     correlation: bytes | None = None
+    number: int = 0
+    own: bool = False
+    expires_at: float | None = None
 
 
 class Uplink(Struct, frozen=True):

@@ -28,6 +28,23 @@ def matches(filter_: str, topic: str, *, mqtt: bool = False) -> bool:
     return len(wanted) == len(given)
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every topic of MQTT that is in the filter `narrow` is in `wide`, too; a shared subscription only covers itself."""
+    if wide == narrow:
+        return True
+    if wide.startswith("$share/") or narrow.startswith("$share/"):
+        return False
+    wanted, given = wide.split("/"), narrow.split("/")
+    if narrow.startswith("$") and wanted[0] in ("+", "#"):
+        return False
+    for position, level in enumerate(wanted):
+        if level == "#":
+            return len(given) >= position
+        if position >= len(given) or given[position] == "#" or level not in ("+", given[position]):
+            return False
+    return len(wanted) == len(given)
+
+
 def has_wildcard(filter_: str) -> bool:
     return any(level in ("+", "#") for level in filter_.split("/"))
 

@@ -9,10 +9,12 @@ from nucleus.core import errors, topics
 from nucleus.ipc import call, ports
 from nucleus.wire import rpc
 
-_TOPIC_BYTES = 256  # AWS IoT quotas: topic size, without the prefix of a basic ingest rule
+_TOPIC_BYTES = 256  # AWS IoT quotas: topic size, without _UNCOUNTED
 _TOPIC_SLASHES = 7
+_UNCOUNTED = ("$aws/rules/", "$share/")  # with the level behind: the rule of a basic ingest, the group of subscribers
 _RESERVED = "$aws/"  # these may be longer
 _RESERVED_BYTES = 512
+_LONGEST_S = 2**32 - 1  # of an expiry interval
 
 
 async def publish(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
@@ -21,6 +23,7 @@ async def publish(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     _check(topic, topics.is_topic(topic))
     if "payload" not in request:  # as the original, although the model does not require it
         raise rpc.OperationError("InvalidArgumentsError", f"cannot publish to {topic!r}: payload is missing")
+    _check_fields(topic, request)
     extra = {name: value for name, value in request.items() if name not in ("topicName", "qos", "payload")}
     await one.ports.uplink.publish(topic, request["payload"], int(request["qos"]), **extra)
     return {}
@@ -34,8 +37,8 @@ async def subscribe(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
         cancel = await one.ports.uplink.subscribe(
             filter_, int(request["qos"]), lambda message: one.emit(_event(message))
         )
-    except errors.NucleusError as error:
-        context = {"reasonCode": error.code, "reasonString": error.detail}
+    except errors.Refused as error:
+        context = {"reasonCode": str(error.reason), "reasonString": error.words or error.detail}
         raise rpc.OperationError("ServiceError", error.detail, context=context) from error
     one.on_end(cancel)
     return {}
@@ -53,6 +56,28 @@ def subscribe_to_status(one: call.Call, request: dict[str, Any]) -> dict[str, An
     return {}
 
 
+def _check_fields(topic: str, request: dict[str, Any]) -> None:
+    """Refuses the MQTT 5 fields of which no packet can be made, before the message is in the spool."""
+    response, interval = request.get("responseTopic"), request.get("messageExpiryIntervalSeconds", 0)
+    if response is not None and not topics.is_topic(response):
+        raise rpc.OperationError("InvalidArgumentsError", f"cannot publish to {topic!r}: responseTopic is no topic")
+    if not 0 <= interval <= _LONGEST_S:
+        what = f"messageExpiryIntervalSeconds must be between 0 and {_LONGEST_S}, not {interval}"
+        raise rpc.OperationError("InvalidArgumentsError", f"cannot publish to {topic!r}: {what}")
+    texts = [request.get("contentType", "")]
+    texts += [text for one in request.get("userProperties", ()) for text in one.values()]
+    if not all(map(_is_sendable, texts)):
+        what = f"cannot publish to {topic!r}: a property is longer than MQTT allows, or no text"
+        raise rpc.OperationError("InvalidArgumentsError", what)
+
+
+def _is_sendable(text: str) -> bool:
+    try:
+        return len(text.encode()) <= topics.LIMIT_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
 def _event(message: ports.IncomingMessage) -> dict[str, Any]:
     """An IoTCoreMessage."""
     members: dict[str, Any] = {"topicName": message.topic, "payload": message.payload, "retain": message.retain}
@@ -68,8 +93,14 @@ def _check(topic: str, is_valid: bool) -> None:
     if not is_valid:
         what = f"cannot use {topic[:80]!r}: it is empty or its wildcards are not where MQTT wants them"
         raise rpc.OperationError("InvalidArgumentsError", what)
-    reserved = topic.startswith(_RESERVED)
-    if len(topic.encode()) > (_RESERVED_BYTES if reserved else _TOPIC_BYTES):
-        raise rpc.OperationError("InvalidArgumentsError", f"cannot use {topic[:80]!r}…: it is too long")
-    if not reserved and topic.count("/") > _TOPIC_SLASHES:
+    prefix = next((one for one in _UNCOUNTED if topic.startswith(one)), "")
+    counted = topic.removeprefix(prefix).partition("/")[2] if prefix else topic
+    if not counted:
+        raise rpc.OperationError("InvalidArgumentsError", f"cannot use {topic!r}: nothing follows its prefix")
+    reserved = counted.startswith(_RESERVED)
+    most = _RESERVED_BYTES if reserved else _TOPIC_BYTES
+    if len(counted.encode()) > most:
+        what = f"cannot use {topic[:80]!r}…: it has more than {most} bytes"
+        raise rpc.OperationError("InvalidArgumentsError", what)
+    if not reserved and counted.count("/") > _TOPIC_SLASHES:
         raise rpc.OperationError("InvalidArgumentsError", f"cannot use {topic!r}: more than {_TOPIC_SLASHES} slashes")

@@ -159,7 +159,7 @@ class Uplink:
     ) -> Callable[[], None]:
         await asyncio.sleep(0)
         if filter_ == "forbidden":
-            raise errors.NucleusError("ACCESS_DENIED", "cannot subscribe to forbidden: the broker answered 0x87")
+            raise errors.Refused("cannot subscribe to forbidden: the broker answered 0x87", 0x87, "not authorized")
         entry = (filter_, deliver)
         self._filters.append(entry)
         if filter_ == "retained":

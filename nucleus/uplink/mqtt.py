@@ -12,12 +12,12 @@ import collections
 from collections.abc import Callable
 from typing import Any
 
-from nucleus.core import errors, handover, topics
+from nucleus.core import errors, handover
 from nucleus.host import logs
-from nucleus.uplink import crt, packets, spool
+from nucleus.uplink import crt, packets, spool, subscriptions
 
 INBOUND_LIMIT = 1000  # messages between the CRT thread and the loop
-MAX_TOPIC_BYTES = 65_535
+REFUSED = 0x80  # reason codes from here on
 NOT_SENDABLE = 0x99  # as the broker would say: payload format invalid; the spool drops the message
 _NEVER = frozenset({"AWS_ERROR_MQTT5_PACKET_VALIDATION", "AWS_ERROR_MQTT5_PUBLISH_OPTIONS_VALIDATION"})
 OPERATION_TIMEOUT_S = 30.0  # `mqtt.operationTimeoutMs` of the original
@@ -39,15 +39,14 @@ class Connection:
         self._log = log
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Any = None
-        self._sinks: dict[str, list[tuple[int, Deliver]]] = {}
-        # Filters whose SUBACK has come: the session at the broker holds them.
-        self._confirmed: set[str] = set(carried.confirmed if carried else ())
+        self._subscriptions = subscriptions.Subscriptions(carried.confirmed if carried else ())
         self._inbound: collections.deque[tuple[Any, Any]] = collections.deque()
         self._drain_scheduled = False
         self._on_connected: list[Callable[[], None]] = []
         self._on_status: list[Callable[[bool], None]] = []
         self._stopped: asyncio.Event | None = None
         self._lost = ""
+        self._asked: list[str] = []  # filters whose SUBACK is waited for
         self.connected = False
         self._behavior = "REJOIN_POST_SUCCESS"
         if carried is not None:
@@ -60,7 +59,7 @@ class Connection:
 
     def carry(self) -> handover.Uplink:
         """What the next process image needs of it as it is in this moment."""
-        return handover.Uplink(tuple(sorted(self._confirmed)), self._spool.carry(), self.connected)
+        return handover.Uplink(tuple(sorted(self._subscriptions.confirmed)), self._spool.carry(), self.connected)
 
     def on_connected(self, callback: Callable[[], None]) -> None:
         """Calls back on the loop after every (re)connection: notifications may have been missed."""
@@ -90,9 +89,13 @@ class Connection:
 
     async def publish(self, topic: str, payload: bytes, qos: int = 1, **properties: Any) -> None:
         """Puts a message in the spool. Raises NucleusError if it cannot be sent ever, or be kept (offline QoS 0, full)."""
-        if not topic or len(topic.encode(errors="replace")) > MAX_TOPIC_BYTES or any(one in topic for one in "+#\0"):
-            raise errors.NucleusError("BAD_REQUEST", f"cannot publish to {topic[:200]!r}: it is no topic")
+        packets.check_topic(topic)
         self._spool.put(spool.Message(topic=topic, payload=payload, qos=qos, properties=properties))
+
+    async def publish_kept(self, topic: str, payload: bytes, qos: int = 1, **properties: Any) -> None:
+        """As `publish`, for a component: kept as the settings say; with QoS 1 on the disk when this returns."""
+        packets.check_topic(topic)
+        await self._spool.keep(spool.Message(topic=topic, payload=payload, qos=qos, properties=properties))
 
     async def publish_now(self, topic: str, payload: bytes) -> int:
         """Publishes past the spool, with QoS 1: for questions that are worth nothing later. Returns the PUBACK's reason.
@@ -112,47 +115,64 @@ class Connection:
         """Delivers messages of a filter until the returned function is called.
 
         Waits for the SUBACK when connected; offline the subscription is made at the next connection. Raises
-        NucleusError ACCESS_DENIED when the broker refuses it.
+        NucleusError NETWORK_ERROR, and errors.Refused when the broker refuses it.
         """
-        entry = (qos, deliver)
-        known = self._sinks.setdefault(filter_, [])
-        known.append(entry)
-        if len(known) == 1 and self.connected:
+        sink = (qos, deliver)
+        self._subscriptions.add(filter_, sink)
+        if self.connected and (wanted := self._subscriptions.request(filter_)) is not None:
             try:
-                await self._subscribe_now(filter_, qos)
-            except errors.NucleusError:
-                self._drop(filter_, entry)
+                await self._subscribe_now(*wanted)
+            except BaseException:
+                self._drop(filter_, sink)
                 raise
-        return lambda: self._drop(filter_, entry)
+        return lambda: self._drop(filter_, sink)
 
-    def _drop(self, filter_: str, entry: tuple[int, Deliver]) -> None:
-        known = self._sinks.get(filter_, [])
-        if entry not in known:
-            return
-        known.remove(entry)
-        if known:
-            return
-        del self._sinks[filter_]
-        self._confirmed.discard(filter_)
-        if self.connected:
-            self._client.unsubscribe(crt.mqtt5.UnsubscribePacket(topic_filters=[filter_]))
+    def filters_with(self, filter_: str) -> int:
+        """How many filters the broker holds, or is to hold, when this one comes to them."""
+        return self._subscriptions.count_with(filter_, self._asked)
+
+    def _drop(self, filter_: str, sink: subscriptions.Sink) -> None:
+        if self._subscriptions.remove(filter_, sink) and self.connected:
+            self._subscribe_all()  # first: nothing must be missed in between
+            self._tidy()
+
+    def _subscribe_all(self) -> None:
+        for filter_, qos in self._subscriptions.to_subscribe().items():
+            self._subscribe_again(filter_, qos)
+
+    def _tidy(self) -> None:
+        """The broker forgets what is not needed any more."""
+        for filter_ in self._subscriptions.to_unsubscribe():
+            self._unsubscribe(filter_)
+
+    def _unsubscribe(self, filter_: str) -> None:
+        self._subscriptions.forget(filter_)
+        self._client.unsubscribe(crt.mqtt5.UnsubscribePacket(topic_filters=[filter_]))
 
     async def _subscribe_now(self, filter_: str, qos: int) -> None:
-        packet = crt.mqtt5.SubscribePacket(
-            subscriptions=[crt.mqtt5.Subscription(topic_filter=filter_, qos=crt.mqtt5.QoS(qos))]
-        )
+        self._asked.append(filter_)
         try:
             async with asyncio.timeout(OPERATION_TIMEOUT_S):
-                answer = await asyncio.wrap_future(self._client.subscribe(packet))
+                answer = await asyncio.wrap_future(self._client.subscribe(packets.subscribe(filter_, qos)))
         except TimeoutError:
             raise errors.NucleusError("NETWORK_ERROR", f"cannot subscribe to {filter_}: no SUBACK in time") from None
         except Exception as error:  # AwsCrtError: the connection went away; unconfirmed, the next one subscribes again
             self._log.info("mqtt.subscribe_interrupted", filter=filter_, why=str(error))
             return
-        if int(answer.reason_codes[0]) >= 0x80:
-            why = f"the broker answered {int(answer.reason_codes[0]):#04x}; check the certificate's policy"
-            raise errors.NucleusError("ACCESS_DENIED", f"cannot subscribe to {filter_}: {why}")
-        self._confirmed.add(filter_)
+        finally:
+            self._asked.remove(filter_)
+        reason = int(answer.reason_codes[0])
+        if reason >= REFUSED:
+            why = f"the broker answered {reason:#04x}; check the certificate's policy"
+            raise errors.Refused(f"cannot subscribe to {filter_}: {why}", reason, answer.reason_string or "")
+        self._confirmed(filter_, qos)
+
+    def _confirmed(self, filter_: str, qos: int) -> None:
+        self._subscriptions.confirm(filter_, qos)
+        if self.connected:
+            for needless in self._subscriptions.narrower(filter_):
+                self._unsubscribe(needless)
+            self._tidy()
 
     async def _send(self, message: spool.Message) -> int:
         """Publishes once; returns the PUBACK's reason code (0 for QoS 0). Raises when the connection is lost."""
@@ -209,7 +229,7 @@ class Connection:
         while self._inbound:
             packet, control = self._inbound.popleft()
             message = packets.incoming(packet)
-            for deliver in self._takers(message.topic):
+            for deliver in self._subscriptions.takers(message.topic):
                 self._deliver(deliver, message)
             if control is not None:
                 self._client.invoke_publish_acknowledgement(control)
@@ -220,38 +240,33 @@ class Connection:
         except Exception as error:  # a message that one taker cannot read must not stop all that follow
             self._log.error("mqtt.not_taken", topic=message.topic, why=f"{type(error).__name__}: {error}")
 
-    def _takers(self, topic: str) -> list[Deliver]:
-        matching = [sinks for filter_, sinks in self._sinks.items() if topics.matches(filter_, topic, mqtt=True)]
-        return [deliver for sinks in matching for _, deliver in sinks]
-
     def _connection_up(self, session_present: bool) -> None:
         self.connected = True
         self._lost = ""
         self._log.info("mqtt.connected", host=self._endpoint.host, session_present=session_present)
-        if not session_present:
-            self._confirmed.clear()
-        for filter_ in self._sinks.keys() - self._confirmed:
-            self._subscribe_again(filter_)
+        self._subscriptions.connected(session_present=session_present)
+        self._subscribe_all()
+        self._tidy()
         self._spool.online(True)
         for callback in self._on_connected:
             callback()
         for status in list(self._on_status):
             status(True)
 
-    def _subscribe_again(self, filter_: str) -> None:
+    def _subscribe_again(self, filter_: str, qos: int) -> None:
         def answered(future: Any) -> None:  # on the CRT thread
             if future.exception() is None:
-                self._call(self._subscribed, filter_, int(future.result().reason_codes[0]))
+                self._call(self._subscribed, filter_, qos, int(future.result().reason_codes[0]))
 
-        qos = max(qos for qos, _ in self._sinks[filter_])
-        subscription = crt.mqtt5.Subscription(topic_filter=filter_, qos=crt.mqtt5.QoS(qos))
-        self._client.subscribe(crt.mqtt5.SubscribePacket(subscriptions=[subscription])).add_done_callback(answered)
+        self._client.subscribe(packets.subscribe(filter_, qos)).add_done_callback(answered)
 
-    def _subscribed(self, filter_: str, reason: int) -> None:
-        if reason < 0x80:
-            self._confirmed.add(filter_)
+    def _subscribed(self, filter_: str, qos: int, reason: int) -> None:
+        if reason < REFUSED:
+            self._confirmed(filter_, qos)
         else:
             self._log.error("mqtt.subscription_refused", filter=filter_, reason=f"{reason:#04x}")
+            self._subscriptions.refuse(filter_)
+            self._subscribe_all()
 
     def _connection_down(self, why: str) -> None:
         was = self.connected
@@ -265,27 +280,9 @@ class Connection:
                 status(False)
 
     def _options(self) -> Any:
-        endpoint = self._endpoint
-        tls = crt.io.TlsContextOptions.create_client_with_mtls_from_path(
-            str(endpoint.certificate), str(endpoint.private_key)
-        )
-        tls.override_default_trust_store_from_path(None, str(endpoint.root_ca))
-        return crt.mqtt5.ClientOptions(
-            host_name=endpoint.host,
-            port=endpoint.port,
-            tls_ctx=crt.io.ClientTlsContext(tls),
-            connect_options=crt.mqtt5.ConnectPacket(
-                client_id=endpoint.client_id,
-                keep_alive_interval_sec=endpoint.keep_alive_s,
-                session_expiry_interval_sec=endpoint.session_expiry_s,
-                receive_maximum=100,
-            ),
-            session_behavior=crt.mqtt5.ClientSessionBehaviorType[self._behavior],
-            offline_queue_behavior=crt.mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
-            retry_jitter_mode=crt.mqtt5.ExponentialBackoffJitterMode.FULL,
-            min_reconnect_delay_ms=250,
-            max_reconnect_delay_ms=120_000,
-            min_connected_time_to_reset_reconnect_delay_ms=20_000,  # two devices of one name kick each other rarely
+        return packets.client_options(
+            self._endpoint,
+            self._behavior,
             on_publish_callback_fn=self._receive,
             on_lifecycle_event_connection_success_fn=lambda data: self._call(
                 self._connection_up, bool(data.connack_packet.session_present)

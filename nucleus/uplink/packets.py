@@ -7,6 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from nucleus.core import errors, topics
 from nucleus.uplink import crt
 
 
@@ -57,6 +58,43 @@ def outgoing_fields(properties: dict[str, Any]) -> dict[str, Any]:
             crt.mqtt5.UserProperty(name=one["key"], value=one["value"]) for one in properties["userProperties"]
         ]
     return fields
+
+
+def check_topic(topic: str) -> None:
+    """Raises NucleusError for what nobody can publish to."""
+    if not topics.is_topic(topic):
+        raise errors.NucleusError("BAD_REQUEST", f"cannot publish to {topic[:200]!r}: it is no topic")
+
+
+def client_options(endpoint: Endpoint, behavior: str, **callbacks: Any) -> Any:
+    """Of a client that connects until it is stopped, and fails what is under way when the connection goes."""
+    tls = crt.io.TlsContextOptions.create_client_with_mtls_from_path(
+        str(endpoint.certificate), str(endpoint.private_key)
+    )
+    tls.override_default_trust_store_from_path(None, str(endpoint.root_ca))
+    return crt.mqtt5.ClientOptions(
+        host_name=endpoint.host,
+        port=endpoint.port,
+        tls_ctx=crt.io.ClientTlsContext(tls),
+        connect_options=crt.mqtt5.ConnectPacket(
+            client_id=endpoint.client_id,
+            keep_alive_interval_sec=endpoint.keep_alive_s,
+            session_expiry_interval_sec=endpoint.session_expiry_s,
+            receive_maximum=100,
+        ),
+        session_behavior=crt.mqtt5.ClientSessionBehaviorType[behavior],
+        offline_queue_behavior=crt.mqtt5.ClientOperationQueueBehaviorType.FAIL_ALL_ON_DISCONNECT,
+        retry_jitter_mode=crt.mqtt5.ExponentialBackoffJitterMode.FULL,
+        min_reconnect_delay_ms=250,
+        max_reconnect_delay_ms=120_000,
+        min_connected_time_to_reset_reconnect_delay_ms=20_000,  # two devices of one name kick each other rarely
+        **callbacks,
+    )
+
+
+def subscribe(filter_: str, qos: int) -> Any:
+    one = crt.mqtt5.Subscription(topic_filter=filter_, qos=crt.mqtt5.QoS(qos))
+    return crt.mqtt5.SubscribePacket(subscriptions=[one])
 
 
 def incoming(packet: Any) -> IncomingMessage:

@@ -99,7 +99,7 @@ def test_still_owed_when_asked_before_then_not_for_ever(code: int, asked: bootst
         (
             {"mqtt": {"version": "mqtt5"}},
             {"mqtt": {"spooler": {"storageType": "Disk"}}},
-            ("mqtt.version", "mqtt.spooler.storageType"),
+            ("mqtt.version",),  # the spool changes its place while everything runs
         ),
     ],
 )
