@@ -2,5 +2,6 @@
 
 `child.py` runs one scenario of deployments on an in-process device (real files, real processes) and, told so, kills itself
 with SIGKILL right after its n-th fsync. `recorder.py` sees the writes by standing in for the functions of `os` in that child
-only. `disk.py` rebuilds what a disk may hold after power was lost. `runner.py` puts them together and judges.
+only. `update.py` does the same to the own update, with real daemons under their loader. `disk.py` rebuilds what a disk may
+hold after power was lost. `runner.py` puts them together and judges.
 """

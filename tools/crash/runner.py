@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tools.crash import disk, scenarios
+from tools.crash import disk, scenarios, update
 
 DEADLINE_S = 100
 
@@ -107,8 +107,10 @@ def _judge(scenario: scenarios.Scenario, told: dict[str, Any]) -> Iterator[str]:
         yield f"BROKEN: {told['broken']}"
 
 
-def run(folder: Path, *, seed: int | None = None, kills: int = 0, disks: int = 0) -> tuple[int, list[str]]:
-    """All places and disks of all scenarios, or `kills` and `disks` of each chosen by `seed`.
+def run(
+    folder: Path, *, seed: int | None = None, kills: int = 0, disks: int = 0, updates: int = 0
+) -> tuple[int, list[str]]:
+    """All places and disks of all scenarios, or `kills` and `disks` of each, and `updates`, chosen by `seed`.
 
     Returns how many were tried and what was wrong.
     """
@@ -129,4 +131,13 @@ def run(folder: Path, *, seed: int | None = None, kills: int = 0, disks: int = 0
             wrong += case.power_lost(label, files)
         tried += len(places) + len(rebuilt)
         print(f"{name}: {len(places)} kills, {len(rebuilt)} disks, {len(wrong)} wrong so far", flush=True)
+    for good in (True, False):
+        updating = update.UpdateCase(folder, good=good)
+        places = list(range(1, updating.kills() + 1))
+        if seed is not None:
+            places = random.Random(seed).sample(places, min(updates, len(places)))
+        for place in places:
+            wrong += updating.kill_at(place)
+        tried += len(places)
+        print(f"{updating.name}: {len(places)} kills, {len(wrong)} wrong so far", flush=True)
     return tried, wrong
