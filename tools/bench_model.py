@@ -90,17 +90,18 @@ def _measure(folder: Path, files: Path, model: Path) -> list[tuple[str, str, str
     log = folder / "agent.log"
     system.wait_for(lambda: "listening on" in log.read_text(), "the agent to listen", 60)
     named = ["--component", "com.example.Bench", "--version", "1.0.0", "--socket", "agent.sock"]
-    offer = [sys.executable, files / "hand_over.py", "offer", *named, "--artifacts", model]
+    offer: list[str | Path] = [sys.executable, files / "hand_over.py", "offer", *named, "--artifacts", model]
     subprocess.run(offer, cwd=folder, check=True, capture_output=True)
     found = dict(re.findall(r"(gRPC|REST) on (\S+)", log.read_text()))
     asked = {
         "files": str(files),
         "model": str(model / "model.onnx"),
         "alias": ALIAS,
+        "token": (folder / "oip.token").read_text(),
         "addresses": {"native": str(folder / "agent.sock"), "REST": found.get("REST"), "gRPC": found.get("gRPC")},
         "sizes": SIZES,
     }
-    client = [sys.executable, REPOSITORY / "tools/bench_model_client.py", json.dumps(asked)]
+    client: list[str | Path] = [sys.executable, REPOSITORY / "tools/bench_model_client.py", json.dumps(asked)]
     ran = subprocess.run(client, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
     return _rows(json.loads(ran.stdout))
 

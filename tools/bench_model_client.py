@@ -6,8 +6,10 @@ address is left out and told on stderr.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
+import os
 import statistics
 import sys
 import time
@@ -22,10 +24,10 @@ def main(asked: dict[str, Any]) -> None:
     sys.path.insert(0, asked["files"])
     numpy = importlib.import_module("numpy")
     doors = {"direct": ("onnxruntime in the client", direct(asked["model"]))}
-    for door, make in (("native", native), ("REST", rest), ("gRPC", grpc)):
-        address = asked["addresses"].get(door)
+    for door, make in (("native", native), ("REST", rest), ("gRPC", grpc), ("gRPC shared", grpc_shared)):
+        address = asked["addresses"].get(door.partition(" ")[0])
         try:
-            doors[door] = make(address, asked["alias"])
+            doors[door] = make(address, asked)
         except ImportError as error:
             print(f"no figures for {door}: {error}", file=sys.stderr)
     found = {}
@@ -37,7 +39,8 @@ def main(asked: dict[str, Any]) -> None:
 
 def measured(doors: dict[str, tuple[str, Call]], array: Any) -> dict[str, dict[str, Any]]:
     """For each door the time of a call, medians over interleaved rounds; every answer must be right."""
-    expected, taken = doors["direct"][1](array), {door: [] for door in doors}
+    expected = doors["direct"][1](array)
+    taken: dict[str, list[float]] = {door: [] for door in doors}
     for door, (_, call) in doors.items():
         for _ in range(WARM_UP):
             if abs(call(array) - expected) > 1e-6:
@@ -71,21 +74,45 @@ def direct(model: str) -> Call:
     return lambda array: float(session.run(["y"], {"x": array})[0][0])
 
 
-def native(address: str, alias: str) -> tuple[str, Call]:
+def native(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
+    alias = asked["alias"]
     client = importlib.import_module("model_client").Client(address)
     return "model_client", lambda array: float(client.predict(alias, {"x": array}, deadline_s=20.0).outputs["y"][0])
 
 
-def rest(address: str, alias: str) -> tuple[str, Call]:
+def rest(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
     module = importlib.import_module("tritonclient.http")
-    return "tritonclient.http, binary", triton(module, address, alias)
+    return "tritonclient.http, binary", triton(module, address, asked["alias"])
 
 
-def grpc(address: str, alias: str) -> tuple[str, Call]:
+def grpc(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
     module = importlib.import_module("tritonclient.grpc")
     if not address:
         raise ImportError("the agent has no gRPC door")
-    return "tritonclient.grpc, raw", triton(module, address, alias)
+    return "tritonclient.grpc, raw", triton(module, address, asked["alias"])
+
+
+def grpc_shared(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
+    """The input in one region of the largest size, the answer behind it."""
+    module, memory = (importlib.import_module(f"tritonclient.{name}") for name in ("grpc", "utils.shared_memory"))
+    numpy = importlib.import_module("numpy")
+    if not address:
+        raise ImportError("the agent has no gRPC door")
+    client, headers = module.InferenceServerClient(address), {"marram-token": asked["token"]}
+    size = max(asked["sizes"].values()) + 4
+    region = memory.create_shared_memory_region("bench", f"marram-bench-{os.getpid()}", size)
+    atexit.register(memory.destroy_shared_memory_region, region)
+    client.register_system_shared_memory("bench", f"marram-bench-{os.getpid()}", size, headers=headers)
+
+    def call(array: Any) -> float:
+        memory.set_shared_memory_region(region, [array])
+        given, wanted = module.InferInput("x", array.shape, "FP32"), module.InferRequestedOutput("y")
+        given.set_shared_memory("bench", array.nbytes)
+        wanted.set_shared_memory("bench", 4, size - 4)
+        client.infer(asked["alias"], [given], outputs=[wanted], headers=headers)
+        return float(memory.get_contents_as_numpy(region, numpy.float32, [1], size - 4)[0])
+
+    return "tritonclient.grpc, system shared memory", call
 
 
 def triton(module: Any, address: str, alias: str) -> Call:

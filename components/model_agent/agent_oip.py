@@ -7,6 +7,8 @@ the binary extension (the bytes of tensors follow the JSON, in the order of the 
      "inputs": [{"name", "datatype", "shape", "data": values, flat or nested} or {..., "parameters": {"binary_data_size"}}],
      "outputs": [{"name", "parameters": {"binary_data": bool}}]}
 
+A tensor may also lie in shared memory: `parameters` with shared_memory_region, _byte_size and _offset (agent_oip_shared.py).
+
 Arrays are little-endian in C order. BYTES and BF16 are refused: no model of this agent has them. FP16 travels in JSON, too,
 as ordinary numbers. Messages and codes are those of Triton where it has one for the case.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,14 +45,35 @@ class OipError(Exception):
 
 
 @dataclass(frozen=True)
+class Place:
+    """A part of a shared memory region, in bytes from the region's beginning."""
+
+    region: str
+    offset: int
+    size: int
+
+
+Read = Callable[[Place], bytes]  # the content of a place; raises OipError
+
+
+@dataclass(frozen=True)
 class Request:
-    """One inference request; no `outputs` means all of them, in JSON or binary as `binary` says for the rest."""
+    """One inference request; no `outputs` means all of them, in JSON or binary as `binary` says for the rest.
+
+    Outputs in `places` go into shared memory.
+    """
 
     inputs: Mapping[str, Array]
     outputs: Mapping[str, bool] = field(default_factory=dict)  # name -> wanted as bytes
     binary: bool = False
     identity: str = ""
     timeout_s: float | None = None
+    places: Mapping[str, Place] = field(default_factory=dict)
+
+
+def no_shared_memory(place: Place) -> bytes:
+    """The Read of a door without regions."""
+    raise OipError("NOT_FOUND", f"Unable to find shared memory region: '{place.region[:256]}'")
 
 
 def wrong(message: str) -> OipError:
@@ -69,7 +92,7 @@ def read_json(text: bytes | memoryview) -> dict[str, Any]:
     return given
 
 
-def read_request(given: Mapping[str, Any], binary: memoryview) -> Request:
+def read_request(given: Mapping[str, Any], binary: memoryview, shared: Read = no_shared_memory) -> Request:
     """The inference request in `given`, with the bytes that follow it; every byte must belong to an input."""
     parameters = _object(given, "parameters")
     refuse_parameters(parameters)
@@ -77,8 +100,11 @@ def read_request(given: Mapping[str, Any], binary: memoryview) -> Request:
     start = 0
     for each in _objects(given, "inputs"):
         name, datatype, shape = described(each.get("name"), each.get("datatype"), each.get("shape"), inputs)
+        found = place(_object(each, "parameters"))
         size = _object(each, "parameters").get("binary_data_size")
-        refuse_parameters(_object(each, "parameters"))
+        if found is not None:
+            inputs[name] = from_bytes(name, datatype, shape, shared(found))
+            continue
         if size is None:
             inputs[name] = from_values(name, datatype, shape, each.get("data"))
             continue
@@ -89,9 +115,10 @@ def read_request(given: Mapping[str, Any], binary: memoryview) -> Request:
     if start != len(binary):
         raise wrong(f"unexpected additional input data: {len(binary) - start} bytes belong to no input")
     wants_binary = parameters.get("binary_data_output", False) is True
-    outputs = dict(_wanted(each, wants_binary) for each in _objects(given, "outputs"))
-    identity = given.get("id", "")
-    return Request(inputs, outputs, wants_binary, str(identity)[:_NAME_LIMIT], timeout(parameters.get("timeout")))
+    wanted = [(_output(each), _object(each, "parameters")) for each in _objects(given, "outputs")]
+    outputs = {name: how.get("binary_data", wants_binary) is True for name, how in wanted}
+    identity = str(given.get("id", ""))[:_NAME_LIMIT]
+    return Request(inputs, outputs, wants_binary, identity, timeout(parameters.get("timeout")), places(wanted))
 
 
 def write_answer(
@@ -101,7 +128,9 @@ def write_answer(
     described_, parts = [], []
     for name, array in outputs.items():
         each: dict[str, Any] = {"name": name, "datatype": datatype_of(name, array), "shape": list(array.shape)}
-        if request.outputs.get(name, request.binary):
+        if name in request.places:
+            each["parameters"] = placed(request.places[name])
+        elif request.outputs.get(name, request.binary):
             parts.append(to_bytes(array))
             each["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
@@ -188,19 +217,41 @@ def refuse_parameters(parameters: Mapping[str, Any]) -> None:
     """Raises OipError for what would change the answer and is not done here; unknown ones are ignored."""
     if parameters.get("sequence_id"):
         raise wrong("parameter 'sequence_id': models of this agent have no sequences")
-    if "shared_memory_region" in parameters:
-        raise OipError("UNIMPLEMENTED", "shared memory regions are not supported; send the tensor as binary data")
     if parameters.get("classification"):
         raise OipError("UNIMPLEMENTED", "the classification extension is not supported; read the output itself")
 
 
-def _wanted(each: Mapping[str, Any], binary: bool) -> tuple[str, bool]:
-    parameters = _object(each, "parameters")
-    refuse_parameters(parameters)
+def place(parameters: Mapping[str, Any]) -> Place | None:
+    """Where a tensor lies in shared memory, if it does."""
+    region = parameters.get("shared_memory_region")
+    if region is None:
+        return None
+    offset, size = parameters.get("shared_memory_offset", 0), parameters.get("shared_memory_byte_size", -1)
+    whole = all(type(value) is int and value >= 0 for value in (offset, size))
+    if not isinstance(region, str) or not whole or size > TENSOR_LIMIT_BYTES:
+        raise wrong("a place in shared memory needs a region and a byte_size of at most 16 MiB")
+    return Place(region, offset, size)
+
+
+def places(wanted: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Place]:
+    """The places of the outputs that have one; raises OipError for what is wanted of them and not done here."""
+    for _, parameters in wanted:
+        refuse_parameters(parameters)
+    found = {name: place(parameters) for name, parameters in wanted}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def placed(place: Place) -> dict[str, Any]:
+    """The parameters that name a place."""
+    offset = {"shared_memory_offset": place.offset} if place.offset else {}
+    return {"shared_memory_region": place.region, "shared_memory_byte_size": place.size, **offset}
+
+
+def _output(each: Mapping[str, Any]) -> str:
     name = each.get("name")
     if not isinstance(name, str):
         raise wrong("an output needs a name")
-    return name, parameters.get("binary_data", binary) is True
+    return name
 
 
 def _object(given: Mapping[str, Any], key: str) -> Mapping[str, Any]:

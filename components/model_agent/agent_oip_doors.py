@@ -49,16 +49,17 @@ def open_doors(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine
     repositories: Any = importlib.import_module("agent_oip_repository")
     service = importlib.import_module("agent_oip_service").Service(aliases, engine)
     repository = repositories.Repository(aliases, repositories.token(Path()), given.repository)
-    grpc = _grpc(given.oip_grpc, service, repository) if given.oip_grpc else None
+    regions = importlib.import_module("agent_oip_shared").Regions(repository.authorize)
+    grpc = _grpc(given.oip_grpc, service, repository, regions) if given.oip_grpc else None
     if not given.oip_http:
         return Doors(None, grpc)
-    rest = importlib.import_module("agent_oip_rest").Door(given.oip_http, service, repository).server
+    rest = importlib.import_module("agent_oip_rest").Door(given.oip_http, service, repository, regions).server
     threading.Thread(target=rest.serve_forever, name="oip-rest", daemon=True).start()
     print(f"open inference protocol: REST on {rest.where}", flush=True)
     return Doors(rest, grpc)
 
 
-def _grpc(address: str, service: Any, repository: Any) -> Any:
+def _grpc(address: str, *parts: Any) -> Any:
     if not address.startswith("unix:"):
         importlib.import_module("agent_oip_address").loopback(address)  # raises for what others could reach
     try:
@@ -70,6 +71,6 @@ def _grpc(address: str, service: Any, repository: Any) -> Any:
             flush=True,
         )
         return None
-    door = module.Door(address, service, repository)
+    door = module.Door(address, *parts)
     print(f"open inference protocol: gRPC on {door.where}", flush=True)
     return door

@@ -19,6 +19,7 @@ import agent_oip
 import agent_oip_pb2
 import agent_oip_repository
 import agent_oip_service
+import agent_oip_shared
 import grpc
 import numpy as np
 
@@ -47,9 +48,11 @@ class Door:
         address: str,
         service: agent_oip_service.Service,
         repository: agent_oip_repository.Repository,
+        regions: agent_oip_shared.Regions,
     ) -> None:
         self._service = service
         self._repository = repository
+        self._regions = regions
         self._server = grpc.server(
             futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="oip"),
             options=(
@@ -87,6 +90,9 @@ class Door:
             "RepositoryIndex": lambda asked, _: _messages.RepositoryIndexResponse(models=repository.index(asked.ready)),
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
+            "SystemSharedMemoryStatus": self._shared_status,
+            "SystemSharedMemoryRegister": self._shared_register,
+            "SystemSharedMemoryUnregister": self._shared_unregister,
         }
         return {name: _handler(name, function) for name, function in functions.items()}
 
@@ -98,14 +104,23 @@ class Door:
         return _messages.ModelReadyResponse(ready=True)
 
     def _infer(self, asked: Any, context: Any) -> Any:
-        request = _request(asked)
+        token, regions = _token(context), self._regions
+        request = _request(asked, lambda place: regions.read(place, token))
+        regions.check(request, token)
         answer = self._service.infer(asked.model_name, asked.model_version, request, context.time_remaining())
         reply = _messages.ModelInferResponse(
             model_name=asked.model_name, model_version=answer.version, id=request.identity
         )
         for name, array in answer.outputs.items():
-            reply.outputs.add(name=name, datatype=agent_oip.datatype_of(name, array), shape=array.shape)
-            reply.raw_output_contents.append(agent_oip.to_bytes(array))
+            told = reply.outputs.add(name=name, datatype=agent_oip.datatype_of(name, array), shape=array.shape)
+            data, place = agent_oip.to_bytes(array), request.places.get(name)
+            if place is not None:
+                regions.write(name, place, data, token)
+                told.parameters["shared_memory_region"].string_param = place.region
+                told.parameters["shared_memory_byte_size"].int64_param = place.size
+                told.parameters["shared_memory_offset"].int64_param = place.offset
+            # One entry for each output, in order, also for those that lie elsewhere.
+            reply.raw_output_contents.append(data if place is None else b"")
         return reply
 
     def _load(self, asked: Any, context: Any) -> Any:
@@ -116,6 +131,18 @@ class Door:
     def _unload(self, asked: Any, context: Any) -> Any:
         self._repository.unload(asked.model_name, _token(context))
         return _messages.RepositoryModelUnloadResponse()
+
+    def _shared_status(self, asked: Any, context: Any) -> Any:
+        rows = self._regions.status(asked.name, _token(context))
+        return _messages.SystemSharedMemoryStatusResponse(regions={row["name"]: row for row in rows})
+
+    def _shared_register(self, asked: Any, context: Any) -> Any:
+        self._regions.register(asked.name, asked.key, asked.offset, asked.byte_size, _token(context))
+        return _messages.SystemSharedMemoryRegisterResponse()
+
+    def _shared_unregister(self, asked: Any, context: Any) -> Any:
+        self._regions.unregister(asked.name, _token(context))
+        return _messages.SystemSharedMemoryUnregisterResponse()
 
 
 def _handler(name: str, function: Function) -> Any:
@@ -152,28 +179,31 @@ def _listen(server: Any, address: str) -> str:
     return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
-def _request(asked: Any) -> agent_oip.Request:
+def _request(asked: Any, shared: agent_oip.Read) -> agent_oip.Request:
     parameters = _plain(asked.parameters)
     agent_oip.refuse_parameters(parameters)
-    raw = asked.raw_input_contents
-    if raw and len(raw) != len(asked.inputs):
+    places = [agent_oip.place(_plain(each.parameters)) for each in asked.inputs]
+    raw = list(asked.raw_input_contents)
+    if raw and len(raw) != places.count(None):
         raise agent_oip.wrong(
-            f"expected number of raw input contents is {len(asked.inputs)}, one for each input; got {len(raw)}"
+            f"expected number of raw input contents is {places.count(None)}, one for each input; got {len(raw)}"
         )
     inputs: dict[str, agent_oip.Array] = {}
-    for number, each in enumerate(asked.inputs):
-        agent_oip.refuse_parameters(_plain(each.parameters))
+    sent = iter(raw)
+    for each, place in zip(asked.inputs, places, strict=True):
         name, datatype, shape = agent_oip.described(each.name, each.datatype, list(each.shape), inputs)
-        if not raw:
+        if place is not None:
+            inputs[name] = agent_oip.from_bytes(name, datatype, shape, shared(place))
+        elif not raw:
             inputs[name] = _typed(name, datatype, shape, each.contents)
         elif each.contents.ListFields():
             raise agent_oip.wrong(f"contents field must not be specified when using raw_input_contents for '{name}'")
         else:
-            inputs[name] = agent_oip.from_bytes(name, datatype, shape, raw[number])
-    for wanted in asked.outputs:
-        agent_oip.refuse_parameters(_plain(wanted.parameters))
-    outputs = {wanted.name: True for wanted in asked.outputs}
-    return agent_oip.Request(inputs, outputs, True, asked.id, agent_oip.timeout(parameters.get("timeout")))
+            inputs[name] = agent_oip.from_bytes(name, datatype, shape, next(sent))
+    wanted = [(each.name, _plain(each.parameters)) for each in asked.outputs]
+    outputs = {name: True for name, _ in wanted}
+    timeout_s = agent_oip.timeout(parameters.get("timeout"))
+    return agent_oip.Request(inputs, outputs, True, asked.id, timeout_s, agent_oip.places(wanted))
 
 
 def _typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> agent_oip.Array:

@@ -3,6 +3,7 @@
     GET  v2 | v2/health/live | v2/health/ready | v2/models/stats
     GET  v2/models/NAME[/versions/VERSION][/ready | /config | /stats]
     POST v2/models/NAME[/versions/VERSION]/infer
+    GET  v2/systemsharedmemory[/region/NAME]/status, POST …/region/NAME/register, POST …[/region/NAME]/unregister
     POST v2/repository/index | v2/repository/models/NAME/load | v2/repository/models/NAME/unload
 
 A body with `Inference-Header-Content-Length: N` is N bytes of JSON and then tensors (agent_oip.py); an answer with tensors
@@ -28,6 +29,7 @@ import agent_oip
 import agent_oip_http
 import agent_oip_repository
 import agent_oip_service
+import agent_oip_shared
 
 JSON_LIMIT_BYTES = 4 * 1024 * 1024
 PARSERS = 2
@@ -35,6 +37,8 @@ _STATUSES = {
     "NOT_FOUND": HTTPStatus.NOT_FOUND,
     "INVALID_ARGUMENT": HTTPStatus.BAD_REQUEST,
     "FAILED_PRECONDITION": HTTPStatus.BAD_REQUEST,
+    "ALREADY_EXISTS": HTTPStatus.BAD_REQUEST,
+    "RESOURCE_EXHAUSTED": HTTPStatus.SERVICE_UNAVAILABLE,
     "PERMISSION_DENIED": HTTPStatus.UNAUTHORIZED,
     "UNAVAILABLE": HTTPStatus.SERVICE_UNAVAILABLE,
     "DEADLINE_EXCEEDED": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -42,6 +46,7 @@ _STATUSES = {
 }
 _LENGTH = "Inference-Header-Content-Length"
 _MODEL = re.compile(r"v2/models/([^/]+)(?:/versions/([^/]+))?(?:/(ready|config|stats|infer))?")
+_SHARED = re.compile(r"v2/systemsharedmemory(?:/region/([^/]+))?/(status|register|unregister)")
 _REPOSITORY = re.compile(r"v2/repository/models/([^/]+)/(load|unload)")
 
 
@@ -53,9 +58,11 @@ class Door:
         address: str,
         service: agent_oip_service.Service,
         repository: agent_oip_repository.Repository,
+        regions: agent_oip_shared.Regions,
     ) -> None:
         self._service = service
         self._repository = repository
+        self._regions = regions
         self._parsers = threading.BoundedSemaphore(PARSERS)
         self._plain: dict[tuple[str, str], Callable[[agent_oip_http.Asked], agent_oip_http.Reply]] = {
             ("GET", "v2"): lambda _: _json(service.server()),
@@ -90,6 +97,9 @@ class Door:
         if found := _REPOSITORY.fullmatch(path):
             _allowed(asked.method, {"POST"})
             return self._change(urllib.parse.unquote(found[1]), found[2], asked)
+        if found := _SHARED.fullmatch(path):
+            _allowed(asked.method, {"GET" if found[2] == "status" else "POST"})
+            return self._share(urllib.parse.unquote(found[1] or ""), found[2], asked)
         raise agent_oip_http.HttpError(HTTPStatus.NOT_FOUND, "Not Found")
 
     def _tell(self, name: str, version: str, what: str) -> agent_oip_http.Reply:
@@ -107,10 +117,14 @@ class Door:
                 return _json(self._service.metadata(name, version))
 
     def _infer(self, name: str, version: str, asked: agent_oip_http.Asked) -> agent_oip_http.Reply:
-        size = _header_length(asked)
+        size, token, regions = _header_length(asked), _token(asked), self._regions
         with self._parsers:
-            request = agent_oip.read_request(_parsed(asked.body[:size], JSON_LIMIT_BYTES), asked.body[size:])
+            given = _parsed(asked.body[:size], JSON_LIMIT_BYTES)
+            request = agent_oip.read_request(given, asked.body[size:], lambda place: regions.read(place, token))
+        regions.check(request, token)
         answer = self._service.infer(name, version, request, None)
+        for output, place in request.places.items():
+            regions.write(output, place, agent_oip.to_bytes(answer.outputs[output]), token)
         head, parts = agent_oip.write_answer(name, answer.version, request, answer.outputs)
         text = json.dumps(head, separators=(",", ":")).encode()
         if not parts:
@@ -123,7 +137,7 @@ class Door:
         return _json(self._repository.index(given.get("ready") is True))
 
     def _change(self, name: str, verb: str, asked: agent_oip_http.Asked) -> agent_oip_http.Reply:
-        token = asked.headers.get(agent_oip_repository.TOKEN_HEADER, "")
+        token = _token(asked)
         self._repository.authorize(token)  # before anything is parsed
         if verb == "unload":
             self._repository.unload(name, token)
@@ -132,6 +146,21 @@ class Door:
             files = _files(_parsed(asked.body, agent_oip_http.BODY_LIMIT_BYTES) if asked.body else {})
         self._repository.load(name, token, files)
         return agent_oip_http.Reply(HTTPStatus.OK)
+
+    def _share(self, name: str, verb: str, asked: agent_oip_http.Asked) -> agent_oip_http.Reply:
+        token = _token(asked)
+        if verb == "status":
+            return _json(self._regions.status(name, token))
+        if verb == "unregister":
+            self._regions.unregister(name, token)
+            return agent_oip_http.Reply(HTTPStatus.OK)
+        given = _parsed(asked.body, JSON_LIMIT_BYTES)
+        self._regions.register(name, given.get("key"), given.get("offset", 0), given.get("byte_size"), token)
+        return agent_oip_http.Reply(HTTPStatus.OK)
+
+
+def _token(asked: agent_oip_http.Asked) -> str:
+    return str(asked.headers.get(agent_oip_repository.TOKEN_HEADER, ""))
 
 
 def _parsed(text: memoryview, limit_bytes: int) -> dict[str, Any]:

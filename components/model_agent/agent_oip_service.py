@@ -16,7 +16,7 @@ import agent_engine
 import agent_oip
 
 NAME, VERSION = "marram.ModelAgent", "1.0.0"
-EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics", "system_shared_memory")
 PLATFORM, BACKEND = "onnxruntime_onnx", "onnxruntime"
 LONGEST_S = 60.0  # a request waits in the queue, as on the native door
 

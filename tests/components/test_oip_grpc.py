@@ -18,6 +18,7 @@ import agent_engine
 import agent_oip
 import agent_oip_repository
 import agent_oip_service
+import agent_oip_shared
 import numpy as np
 import pytest
 
@@ -60,9 +61,9 @@ class World:
         aliases: Any = self
         service = agent_oip_service.Service(aliases, engine)
         self.engine = engine
-        self.door = agent_oip_grpc.Door(
-            "127.0.0.1:0", service, agent_oip_repository.Repository(aliases, "0" * 64, Path("none"))
-        )
+        repository = agent_oip_repository.Repository(aliases, "0" * 64, Path("none"))
+        regions = agent_oip_shared.Regions(repository.authorize)
+        self.door = agent_oip_grpc.Door("127.0.0.1:0", service, repository, regions)
         self.channel = grpc.insecure_channel(self.door.where)
 
     def serve(self, model: Model, version: str = "1.0.0") -> Model:
@@ -261,7 +262,7 @@ def test_requests_when_more_than_workers_then_resource_exhausted(world: World) -
 
 
 def test_method_when_not_spoken_then_unimplemented(world: World) -> None:
-    call = world.channel.unary_unary("/inference.GRPCInferenceService/SystemSharedMemoryStatus", None, None)
+    call = world.channel.unary_unary("/inference.GRPCInferenceService/CudaSharedMemoryStatus", None, None)
 
     assert status(call.future(b"")).startswith("UNIMPLEMENTED: ")
 

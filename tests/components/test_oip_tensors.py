@@ -143,6 +143,12 @@ GOOD = {"name": "x", "datatype": "UINT8", "shape": [2]}
         ({"parameters": {"timeout": "1"}}, b"", "'timeout' must be"),
         ({"parameters": {"timeout": -1}}, b"", "'timeout' must be"),
         ({"parameters": {"sequence_id": 4}}, b"", "sequence_id"),
+        ({"inputs": [GOOD | {"parameters": {"shared_memory_region": "r"}}]}, b"", "a place in shared memory needs"),
+        (
+            {"outputs": [{"name": "y", "parameters": {"shared_memory_region": 1}}]},
+            b"",
+            "a place in shared memory needs",
+        ),
     ],
 )
 def test_request_when_it_is_none_then_refused(given_: dict[str, Any], binary: bytes, words: str) -> None:
@@ -155,8 +161,7 @@ def test_request_when_it_is_none_then_refused(given_: dict[str, Any], binary: by
 @pytest.mark.parametrize(
     "given_",
     [
-        {"inputs": [GOOD | {"parameters": {"shared_memory_region": "r"}}]},
-        {"outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]},
+        {"parameters": {"classification": 3}},
         {"outputs": [{"name": "y", "parameters": {"classification": 3}}]},
     ],
 )

@@ -130,7 +130,8 @@ def test_inference_when_of_any_data_type_then_the_same_comes_back(said: tuple[st
         ("metadata", NOT_FOUND, "Request for unknown model: 'unknown' is not found"),
         ("config", NOT_FOUND, "Request for unknown model: 'unknown' is not found"),
         ("statistics", NOT_FOUND, "Request for unknown model: 'unknown' is not found"),
-        ("shared memory", {"grpc": "StatusCode.UNIMPLEMENTED", "http": "404"}, ""),
+        ("shared memory", NOT_FOUND, "Unable to find shared memory region: 'unknown'"),
+        ("shared memory without token", DENIED, "marram-token"),
     ],
 )
 def test_request_when_it_cannot_be_answered_then_told_as_triton_does(
@@ -176,6 +177,45 @@ def test_repository_when_it_may_change_then_models_come_and_go(said: tuple[str, 
     for step in ("load", "unload", "unload again", "load what answers", "load sent"):
         assert steps[step] == "answered: None"
     assert (steps["loaded"], steps["unloaded"], steps["sent"]) == (True, False, True)
+
+
+def test_shared_memory_when_registered_then_tensors_travel_there(said: tuple[str, dict[str, Any]]) -> None:
+    shared = said[1]["shared"]
+    told = json.dumps(shared["status"])
+
+    assert (shared["shape"], shared["values"]) == ([2, 1], POWER)
+    assert "region" in told
+    assert "64" in told
+
+
+@pytest.mark.parametrize(
+    ("step", "codes", "words"),
+    [
+        (
+            "again",
+            {"grpc": "StatusCode.ALREADY_EXISTS", "http": "400"},
+            "shared memory region 'region' already in manager",
+        ),
+        ("too large", INVALID, "has 64 bytes, not 10000"),
+        ("no segment", INVALID, "Unable to open shared memory region"),
+        ("escape", INVALID, "a region needs a name, a key"),
+        ("outside", INVALID, "Invalid offset + byte size for shared memory region: 'region'"),
+        ("small", INVALID, "for output 'power_kw' (4 bytes) should be at least 8 bytes to hold the results"),
+        ("no token", DENIED, "marram-token"),
+        ("cut", INVALID, "ends after 4 bytes of the tensor"),
+        ("cut output", INVALID, "became too small for output 'power_kw'"),
+        ("gone", NOT_FOUND, "Unable to find shared memory region: 'region'"),
+    ],
+)
+def test_shared_memory_when_it_does_not_fit_then_refused(
+    said: tuple[str, dict[str, Any]], step: str, codes: dict[str, str], words: str
+) -> None:
+    kind, found = said
+
+    status, _, message = found["shared"][step].partition(": ")
+
+    assert status == codes[kind]
+    assert words in message
 
 
 def test_statistics_when_asked_then_what_was_counted(said: tuple[str, dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,12 @@ KIND, ADDRESS, TOKEN, FILES = sys.argv[1:5]
 tritonclient: Any = importlib.import_module(f"tritonclient.{KIND}")
 client = tritonclient.InferenceServerClient(ADDRESS)
 PLAIN: dict[str, Any] = {"as_json": True} if KIND == "grpc" else {}
-HEADERS = {"headers": {"marram-token": TOKEN}}
 CONDITIONS = np.array([[8.0, 10.0], [11.0, 0.0]], dtype=np.float32)
+
+
+def headers() -> dict[str, Any]:
+    """Made anew for each call: the HTTP client writes its own into what it is given."""
+    return {"headers": {"marram-token": TOKEN}}
 
 
 def tensor(name: str, array: Any, datatype: str, **how: Any) -> Any:
@@ -141,7 +146,8 @@ def refusals() -> dict[str, str]:
         "metadata": refused(client.get_model_metadata, "unknown"),
         "config": refused(client.get_model_config, "unknown"),
         "statistics": refused(client.get_inference_statistics, "unknown"),
-        "shared memory": refused(client.register_system_shared_memory, "r", "/r", 64),
+        "shared memory": refused(infer, "power-curve", [elsewhere("unknown")], **headers()),
+        "shared memory without token": refused(client.register_system_shared_memory, "r", "/r", 64),
     }
 
 
@@ -157,24 +163,77 @@ def repository() -> dict[str, Any]:
         "load without token": refused(client.load_model, "stored"),
         "load with a wrong token": refused(client.load_model, "stored", **wrong),
         "unload without token": refused(client.unload_model, "power-curve"),
-        "unload another's": refused(client.unload_model, "power-curve", **HEADERS),
-        "load another's": refused(client.load_model, "power-curve", config="{}", files=files, **HEADERS),
-        "load what answers": refused(client.load_model, "power-curve", **HEADERS),
-        "load unknown": refused(client.load_model, "unknown", **HEADERS),
-        "unload unknown": refused(client.unload_model, "unknown", **HEADERS),
-        "load": refused(client.load_model, "stored", **HEADERS),
+        "unload another's": refused(client.unload_model, "power-curve", **headers()),
+        "load another's": refused(client.load_model, "power-curve", config="{}", files=files, **headers()),
+        "load what answers": refused(client.load_model, "power-curve", **headers()),
+        "load unknown": refused(client.load_model, "unknown", **headers()),
+        "unload unknown": refused(client.unload_model, "unknown", **headers()),
+        "load": refused(client.load_model, "stored", **headers()),
         "loaded": client.is_model_ready("stored", "2.0.0"),
-        "unload": refused(client.unload_model, "stored", **HEADERS),
+        "unload": refused(client.unload_model, "stored", **headers()),
         "unloaded": client.is_model_ready("stored"),
-        "unload again": refused(client.unload_model, "stored", **HEADERS),
-        "load damaged": refused(client.load_model, "damaged", **HEADERS),
-        "load sent": refused(client.load_model, "sent", config="{}", files=files, **HEADERS),
+        "unload again": refused(client.unload_model, "stored", **headers()),
+        "load damaged": refused(client.load_model, "damaged", **headers()),
+        "load sent": refused(client.load_model, "sent", config="{}", files=files, **headers()),
         "sent": client.is_model_ready("sent", "3.0.0"),
-        "sent as another": refused(client.load_model, "other", config="{}", files=files, **HEADERS),
-        "sent elsewhere": refused(client.load_model, "sent", config="{}", files={"file:../x": b"1"}, **HEADERS),
+        "sent as another": refused(client.load_model, "other", config="{}", files=files, **headers()),
+        "sent elsewhere": refused(client.load_model, "sent", config="{}", files={"file:../x": b"1"}, **headers()),
     }
-    client.unload_model("sent", **HEADERS)
+    client.unload_model("sent", **headers())
     return steps
+
+
+def elsewhere(region: str, size: int = CONDITIONS.nbytes, offset: int = 0) -> Any:
+    made = tritonclient.InferInput("conditions", list(CONDITIONS.shape), "FP32")
+    made.set_shared_memory(region, size, offset)
+    return made
+
+
+def there(region: str, size: int, offset: int) -> Any:
+    made = tritonclient.InferRequestedOutput("power_kw")
+    made.set_shared_memory(region, size, offset)
+    return made
+
+
+def shared() -> dict[str, Any]:
+    """One region: the input behind 16 bytes, the answer behind it; then what must not work."""
+    memory: Any = importlib.import_module("tritonclient.utils.shared_memory")
+    key = f"marram-test-{KIND}-{os.getpid()}"
+    region = memory.create_shared_memory_region("region", key, 64)
+    try:
+        memory.set_shared_memory_region(region, [CONDITIONS], offset=16)
+        register = client.register_system_shared_memory
+        register("region", key, 64, **headers())
+        status = client.get_system_shared_memory_status("region", **headers(), **PLAIN)
+        inputs, outputs = [elsewhere("region", 16, 16)], [there("region", 8, 32)]
+        result = client.infer("power-curve", inputs, outputs=outputs, **headers())
+        values = memory.get_contents_as_numpy(region, np.float32, [2], offset=32).tolist()
+        found = {
+            "status": status,
+            "shape": [int(size) for size in described_output(result)["shape"]],
+            "values": [round(value, 3) for value in values],
+            "again": refused(register, "region", key, 64, **headers()),
+            "too large": refused(register, "other", key, 10_000, **headers()),
+            "no segment": refused(register, "other", f"{key}-none", 64, **headers()),
+            "escape": refused(register, "other", "../etc/passwd", 64, **headers()),
+            "outside": refused(client.infer, "power-curve", [elsewhere("region", 16, 60)], **headers()),
+            "small": refused(client.infer, "power-curve", conditions(), outputs=[there("region", 4, 0)], **headers()),
+            "no token": refused(client.infer, "power-curve", inputs),
+        }
+        os.truncate(f"/dev/shm/{key}", 20)
+        found["cut"] = refused(client.infer, "power-curve", inputs, **headers())
+        found["cut output"] = refused(client.infer, "power-curve", conditions(), outputs=outputs, **headers())
+        os.truncate(f"/dev/shm/{key}", 64)
+        client.unregister_system_shared_memory(**headers())
+        found["gone"] = refused(client.infer, "power-curve", inputs, **headers())
+        return found
+    finally:
+        memory.destroy_shared_memory_region(region)
+
+
+def described_output(result: Any) -> Any:
+    output = result.get_output("power_kw")  # its as_json answers None over gRPC
+    return output if isinstance(output, dict) else {"shape": output.shape}
 
 
 print(
@@ -184,6 +243,7 @@ print(
             "inferred": inferred(),
             "refusals": refusals(),
             "repository": repository(),
+            "shared": shared(),
             "statistics": client.get_inference_statistics("power-curve", **PLAIN),
         }
     )
