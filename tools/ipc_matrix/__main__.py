@@ -92,7 +92,7 @@ def built_in(secrets_url: str, *secrets: str) -> dict[str, Any]:
     """Configuration of the built-in components as a device's file gives it."""
     cloud_secrets_ = [{"arn": one} for one in secrets]
     everybody = {"selectionRule": "thingName: *", "policyName": "all"}
-    policy = {"all": {"operations": ["*"], "resources": ["*"]}}
+    everything = {"statementDescription": "All.", "operations": ["*"], "resources": ["*"]}
     return {
         "aws.greengrass.SecretManager": {"cloudSecrets": cloud_secrets_, "marram": {"secretsEndpoint": secrets_url}},
         "aws.greengrass.ShadowManager": {"strategy": {"type": "realTime"}},
@@ -100,7 +100,7 @@ def built_in(secrets_url: str, *secrets: str) -> dict[str, Any]:
             "deviceGroups": {
                 "formatVersion": "2021-03-05",
                 "definitions": {"all": everybody},
-                "policies": {"all": policy},
+                "policies": {"all": {"everything": everything}},
             }
         },
     }

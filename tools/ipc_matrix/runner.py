@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from nucleus.ipc import operations
 from tools.ipc_matrix import declared, steps, world
 
-EVENT_S = 20.0
+EVENT_S = 50.0  # reconnecting to the cloud waits longer each time, with jitter
 SERVICE_ERROR = "ServiceError"
 _OPERATIONS = (steps.Call, steps.Subscribe)
 
