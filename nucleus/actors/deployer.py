@@ -1,6 +1,6 @@
 """The queue of deployments: accepts, orders, carries out one at a time.
 
-A deployment is durable before anything is done for it. Order: by the time it was queued; a new shadow deployment takes the
+A deployment is durable before anything is done for it. Order: as they were accepted; a new shadow deployment takes the
 place of a queued one, and of a running one, which is taken back. No deployment ends the daemon: what goes wrong is its
 result.
 """
@@ -207,6 +207,7 @@ class Deployer:
         return self._stale(record)
 
     def _accept(self, record: deployments.Record) -> None:
+        record.number = max((one.number for one in self._records), default=0) + 1
         try:
             standing.forget(self._parts.configuration, record)
             self._parts.store.save(record)

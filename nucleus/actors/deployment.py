@@ -176,8 +176,8 @@ class Deployment:
             record.failure = deployments.Failure(("DEPLOYMENT_INTERRUPTED",), record.cancelled)
 
     def _compose(self, ready: preparation.Ready) -> desired.Desired:
-        store = self._parts.configuration
-        return self._parts.preparation.compose(self._record, ready, store.tree, store.now())
+        store, astray = self._parts.configuration, self._parts.configuration.is_astray()
+        return self._parts.preparation.compose(self._record, ready, store.tree, store.now(), astray=astray)
 
     async def _agree(self, ready: preparation.Ready) -> None:
         """Component update policy, then configuration validation (spec/nucleus.md 5.10, 5.11). Raises NucleusError."""
@@ -267,7 +267,7 @@ class Deployment:
         if record.regret_until_ms:
             return  # the write before it failed, and is tried again
         record.undo = (*configuration.diff(configuration.apply(before, changes), before), *record.undo)
-        record.regret_until_ms = int((time.time() + wanted.regret_s) * 1000)
+        record.regret_until_ms = int((self._parts.configuration.wall_s() + wanted.regret_s) * 1000)
         self._parts.store.save(record)
 
     async def _roll_back(self, failure: progress.Failed) -> status.Result:

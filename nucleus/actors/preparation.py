@@ -112,12 +112,12 @@ class Preparation:
         return resolved.result()
 
     def compose(
-        self, record: deployments.Record, ready: Ready, tree: configuration.Tree, stamp: int
+        self, record: deployments.Record, ready: Ready, tree: configuration.Tree, stamp: int, *, astray: bool = False
     ) -> desired.Desired:
         """Raises NucleusError; among others RUN_WITH_CONFIG_NOT_VALID for a user that this device does not have."""
         _check_users(record.document)
         paths = {name: self._paths(name, one.version) for name, one in ready.resolved.items()}
-        return desired.compose(ready.resolved, record.document, tree, paths, self._device, stamp=stamp)
+        return desired.compose(ready.resolved, record.document, tree, paths, self._device, stamp=stamp, astray=astray)
 
     def left_groups(self, record: deployments.Record, tree: configuration.Tree) -> frozenset[str]:
         """Groups with roots on this device that it has left; unknown membership keeps all (spec/nucleus.md 5.7)."""

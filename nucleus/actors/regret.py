@@ -40,10 +40,14 @@ class Regret:
         self._submit = submit
         self._save = save
         self._log = log
+        self._until: dict[str, float] = {}  # deployment -> monotonic end of its time, from when this process saw it
 
     def candidate(self) -> deployments.Record | None:
         """The deployment that could be regretted now."""
-        return next((one for one in self._records if one.undo and standing.is_settled(self._store, one)), None)
+        found = next((one for one in self._records if one.undo and standing.is_settled(self._store, one)), None)
+        if found is not None:
+            self._left_s(found)  # its time runs from here on
+        return found
 
     async def until(self, work: asyncio.Event) -> None:
         """Watches while there is nothing to do; returns when there is, be it the way back itself."""
@@ -58,8 +62,7 @@ class Regret:
                 watch.cancel()
 
     async def _watch(self, record: deployments.Record) -> None:
-        # A clock that went back must not make the time longer than it was meant to be.
-        left_s = min(_left_s(record), record.document.regret_s)
+        left_s = self._left_s(record)
         try:
             async with asyncio.timeout(left_s):
                 while not (broken := self._broken(record)):
@@ -68,7 +71,7 @@ class Regret:
             self._close(record)
             return
         name, why = broken
-        after_s = round(record.document.regret_s - _left_s(record))
+        after_s = round(record.document.regret_s - self._left_s(record))
         cause = f"{name} became BROKEN {after_s} s after deployment {record.id} had succeeded: {why}"
         self._log.error("deployment.regretted", deployment=record.id, component=name, why=cause)
         self._submit(_back(record, cause, self._store.now()))
@@ -80,14 +83,18 @@ class Regret:
                 return name, f"{one.status_code} {one.reason}".strip()
         return None
 
+    def _left_s(self, record: deployments.Record) -> float:
+        """Seconds that are left to regret it. The wall clock is asked once, after a launch; what it does then is no matter."""
+        now = time.monotonic()
+        if record.id not in self._until:
+            by_wall_clock_s = record.regret_until_ms / 1000 - self._store.wall_s()
+            self._until[record.id] = now + min(by_wall_clock_s, record.document.regret_s)  # it may have gone back
+        return max(self._until[record.id] - now, 0.0)
+
     def _close(self, record: deployments.Record) -> None:
         record.undo, record.regret_until_ms = (), 0
+        self._until.pop(record.id, None)
         self._save(record)
-
-
-def _left_s(record: deployments.Record) -> float:
-    """Seconds that are left to regret it, by the wall clock."""
-    return max(record.regret_until_ms / 1000 - time.time(), 0.0)
 
 
 def _back(record: deployments.Record, cause: str, now_ms: int) -> deployments.Record:

@@ -56,6 +56,7 @@ class Renewal:
         begin_again: Callable[[], None],
         unconfirmed: bool,
         confirmed: Callable[[], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._current = current
         self._folder = folder
@@ -67,8 +68,10 @@ class Renewal:
         self._begin_again = begin_again
         self._unconfirmed = unconfirmed
         self._confirmed = confirmed
+        self._clock = clock
         self._connected = asyncio.Event()
         self._ready = False  # a new certificate waits for the next start
+        self._helps = True  # by this device's clock, which may be wrong, it is good for longer than a day
 
     def connected(self) -> None:
         """The uplink is there, with the certificate in use."""
@@ -82,16 +85,16 @@ class Renewal:
                 if self._unconfirmed:
                     await self._connected.wait()  # no deadline: without a connection there is nothing to do
                     await self._confirm()
-                pause_s = await self._look()
+                pause_s = await self.look()
             except (errors.NucleusError, OSError, ValueError) as error:
                 self._log.warning("certificate.not_renewed", why=str(error), again_in_s=pause_s)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.0))  # noqa: S311  jitter
 
-    async def _look(self) -> float:
+    async def look(self) -> float:
         """Renews if it is time; returns seconds until the next look."""
-        left_s = certificate.validity(self._current.read_text()).not_after - time.time()
+        left_s = certificate.validity(self._current.read_text()).not_after - self._clock()
         if self._ready:
-            if left_s < DAY_S:
+            if left_s < DAY_S and self._helps:
                 self._log.warning("certificate.begin_again", left_s=round(left_s))
                 self._begin_again()
             return HOUR_S
@@ -101,6 +104,11 @@ class Renewal:
         pair = await self._renew()
         self._save(pair)
         self._ready = True
+        new_left_s = certificate.validity(pair.certificate.read_text()).not_after - self._clock()
+        self._helps = new_left_s > DAY_S
+        if not self._helps:
+            hint = "set the clock (marram doctor shows it); the nucleus does not begin anew for this certificate"
+            self._log.warning("certificate.clock_is_wrong", new_left_days=round(new_left_s / DAY_S), then=hint)
         self._log.info("certificate.renewed", file=str(pair.certificate), then="used from the next start on")
         return HOUR_S
 

@@ -45,6 +45,7 @@ class TokenExchange:
         log: logs.Log,
         *,
         upstream_s: float = UPSTREAM_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._fetch = fetch
         self._identify = identify
@@ -52,6 +53,7 @@ class TokenExchange:
         self._environment = environment
         self._log = log
         self._upstream_s = upstream_s
+        self._clock = clock
         self._servers: dict[int, asyncio.Server] = {}
         self._carried: dict[int, int] = {}
         self._wanted = -1
@@ -59,6 +61,7 @@ class TokenExchange:
         self._group: asyncio.TaskGroup | None = None
         self._asking: asyncio.Task[credentials.Answer] | None = None
         self._answer: credentials.Answer | None = None
+        self._asked_ms = 0  # when, by this device's clock
         self._open = 0
 
     async def start(self, carried: Mapping[int, int] | None = None) -> None:
@@ -171,8 +174,8 @@ class TokenExchange:
 
     async def current(self) -> credentials.Answer:
         """The cached answer or a new one; all who wait share one question. Raises TimeoutError. Only while it runs."""
-        held, now_ms = self._answer, time.time_ns() // 1_000_000
-        if held is not None and now_ms < held.fresh_until_ms:
+        held, now_ms = self._answer, int(self._clock() * 1000)
+        if held is not None and self._asked_ms <= now_ms < held.fresh_until_ms:  # a clock set back makes nothing last
             return held
         assert self._group is not None
         if self._asking is None or self._asking.done():
@@ -188,7 +191,8 @@ class TokenExchange:
             status, body = 0, b"the cloud did not answer"
         except errors.NucleusError as error:
             status, body = 0, error.detail.encode()
-        held, now_ms = self._answer, time.time_ns() // 1_000_000
+        held, now_ms = self._answer, int(self._clock() * 1000)
+        self._asked_ms = now_ms
         found = credentials.judge(status, body, now_ms, credentials.retry(self._settings()))
         if found.status != 200:
             self._log.warning("token_exchange.failed", status=status, why=body.decode(errors="replace")[:300])

@@ -55,18 +55,21 @@ def compose(
     device: Device,
     *,
     stamp: int,
+    astray: bool = False,
 ) -> Desired:
     """The desired state. `stamp` (device clock) marks what the nucleus writes; configuration bears the document's time.
 
-    A document from the device's future counts as written now: else no component could change its keys until then. With the
-    nucleus's setting `deploymentConfigurationTimeSource: deploymentProcessingTime` every document does, and so wins over
-    what components wrote since it was created (spec/nucleus.md 4.5).
+    A document from the device's future counts as written now: else no component could change its keys until then. So
+    does every document while the device's clock is `astray`, behind its own stamps: else what a component wrote while
+    the clock ran ahead could not be changed from the cloud for years. With the nucleus's setting
+    `deploymentConfigurationTimeSource: deploymentProcessingTime` every document does, always, and so wins over what
+    components wrote since it was created (spec/nucleus.md 4.5).
     Raises NucleusError (no manifest fits, a bad lifecycle).
     """
     origin = f"deployment:{wanted.deployment_id}"
     before = tree
     source = _get(tree, (SERVICES, builtin.NUCLEUS, "configuration", "deploymentConfigurationTimeSource"))
-    written_ms = stamp if source == PROCESSING_TIME else min(wanted.created_ms, stamp)
+    written_ms = stamp if astray or source == PROCESSING_TIME else min(wanted.created_ms, stamp)
     for name, one in resolved.items():
         tree = _configure(tree, name, one, wanted.components.get(name), written_ms, origin)
     known = {name: _known(tree, name, one, paths[name]) for name, one in resolved.items()}
@@ -138,7 +141,9 @@ def settle(
         name: {"version": wish.version, "groupConfigArn": wanted.configuration_arn}
         for name, wish in wanted.components.items()
     }
-    last = {"timestamp": wanted.created_ms, "configArn": wanted.configuration_arn}
+    # A local deployment's time is this device's clock: against the cloud's it would make later revisions stale.
+    created_ms = last_created_ms(tree, wanted.group) if document.is_local(wanted) else wanted.created_ms
+    last = {"timestamp": created_ms, "configArn": wanted.configuration_arn}
     tree, _ = configuration.replace(tree, (*GROUPS, wanted.group), members, stamp, "nucleus")
     tree, _ = configuration.replace(tree, (*LAST, wanted.group), last, stamp, "nucleus")
     for group in sorted(leaving):

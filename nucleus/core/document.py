@@ -155,6 +155,11 @@ def local(
     )
 
 
+def is_local(wanted: Document) -> bool:
+    """Whether it was made on the device, by its clock: such a document names itself where others name a revision."""
+    return wanted.configuration_arn == wanted.deployment_id
+
+
 def _group(deployment: str, on_behalf_of: str, arn: str) -> str:
     """`thinggroup/NAME` or `thing/NAME` from `…:configuration:thinggroup/NAME:REVISION`, or the group acted for."""
     if on_behalf_of:

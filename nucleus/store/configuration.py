@@ -20,6 +20,7 @@ from nucleus.host import files, journal
 
 LIMIT_RECORDS = 15_000  # the original's limit before it writes the tree anew
 LIMIT_BYTES = 8 << 20
+ASTRAY_S = 60.0  # a wall clock this far behind the stamps has been set back, or they were made by one that ran ahead
 _SNAPSHOT_CHANGES = 1_000  # per record, so that no line grows without bound
 
 Watcher = Callable[[tuple[configuration.Change, ...]], None]
@@ -65,6 +66,14 @@ class ConfigurationStore:
         """A stamp in ms: the wall clock's, but always above every stamp seen, so that the clock may jump back."""
         self._highest = max(int(self._clock() * 1000), self._highest + 1)
         return self._highest
+
+    def wall_s(self) -> float:
+        """Epoch seconds by this device's clock, right or wrong."""
+        return self._clock()
+
+    def is_astray(self) -> bool:
+        """Whether stamps lie in the clock's future: then nothing tells what was before or after a moment of the cloud's."""
+        return self._highest - self._clock() * 1000 > ASTRAY_S * 1000
 
     def commit(self, changes: Sequence[configuration.Change]) -> None:
         """Makes the changes durable as one record, applies them, then tells the watchers. No changes: nothing happens.

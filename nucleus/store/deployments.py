@@ -37,6 +37,7 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     document: document.Document
     source: str
     carrier: str = ""
+    number: int = 0  # counts up as they are accepted: the order of work, whatever the clocks say
     queued_ms: int = 0
     caller: str = ""
     request: local.LocalRequest | None = None  # of a local deployment: its document is made when it begins
@@ -90,7 +91,7 @@ class DeploymentStore:
                 bad.append(f"cannot read {path}: {error}; the cloud sends it again if it waits for it")
                 with contextlib.suppress(OSError):
                     path.replace(path.with_name("record.json.damaged"))
-        return sorted(found, key=lambda one: (one.queued_ms, one.document.created_ms)), bad
+        return sorted(found, key=lambda one: (one.number, one.queued_ms, one.document.created_ms)), bad
 
     def prune(self, records: list[Record]) -> None:
         """Drops the oldest finished and reported records beyond KEEP_FINISHED."""

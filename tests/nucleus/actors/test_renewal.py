@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,9 +54,8 @@ class Cloud:
             self.call,
             self.save,
             logs.Log("test", directory=self.root),
-            begin_again=self.news.set,
             confirmed=self.confirm,
-            **wanted | more,
+            **{"begin_again": self.news.set} | wanted | more,
         )
         async with asyncio.TaskGroup() as group:
             task = group.create_task(one.run())
@@ -114,3 +114,31 @@ async def test_new_certificate_when_first_connected_then_confirmed_once(tmp_path
 
     assert cloud.heard == [(renewal.CONFIRM, False)]
     assert cloud.confirmed == 1
+
+
+async def test_certificate_when_the_clock_is_ten_years_ahead_then_renewed_but_nothing_begins_again(
+    tmp_path: Path,
+) -> None:
+    cloud = Cloud(tmp_path)
+    began_again: list[bool] = []
+
+    def clock() -> float:
+        return time.time() + 10 * 365 * 86_400.0
+
+    async with cloud.device(clock=clock, begin_again=lambda: began_again.append(True)) as one:
+        async with asyncio.timeout(20):
+            while not cloud.saved:
+                await cloud.until_news()
+        await one.look()
+
+    assert began_again == []
+    assert "certificate.clock_is_wrong" in "".join(path.read_text() for path in tmp_path.glob("*.log"))
+
+
+async def test_certificate_when_the_clock_is_at_1970_then_left_alone(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path)
+
+    async with cloud.device(clock=lambda: 0.0) as one:
+        await one.look()
+
+    assert cloud.heard == []

@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import json
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ class Exchange:
         self.hang = asyncio.Event()
         self.hang.set()
         self.environment: dict[str, str] = {}
+        self.ahead_s = 0.0  # of this device's clock
         self.store = configuration_store.ConfigurationStore(root)
         self.store.open()
         self.parts = token_exchange.TokenExchange(
@@ -44,6 +46,7 @@ class Exchange:
             self.environment,
             logs.Log("test", directory=root),
             upstream_s=upstream_s,
+            clock=lambda: time.time() + self.ahead_s,
         )
 
     async def _fetch(self) -> tuple[int, bytes]:
@@ -197,3 +200,16 @@ async def test_start_when_the_image_before_had_a_port_then_the_same_one_serves(t
         task.cancel()
 
     assert (after.uri, status) == (uri, 200)
+
+
+async def test_request_when_the_clock_was_ten_years_ahead_then_its_fault_does_not_last_ten_years(
+    tmp_path: Path,
+) -> None:
+    async with exchange(tmp_path) as one:
+        one.ahead_s = 10 * 365 * 86_400.0
+        wrong, told = await one.get()
+        one.ahead_s = 0.0
+        right, _ = await one.get()
+
+    assert (wrong, right) == (500, 200)
+    assert "check this device's clock" in told["message"]
