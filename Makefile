@@ -57,7 +57,7 @@ train: .venv/.stamp
 
 # Messages of the model agent's gRPC doors, checked in: devices need no compiler.
 protos: .venv/.stamp
-	cd components/model_agent && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. agent_oip.proto
+	cd components/model_agent && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. *.proto
 
 .venv/.stamp: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -26,12 +26,12 @@ class Doors:
     grpc: Any = None  # agent_oip_grpc.Door
 
     def close(self, grace_s: float) -> None:
-        """No more requests; gRPC's under way get `grace_s`, REST's what the process has left."""
+        """No more requests; those under way get `grace_s`."""
+        closed = self.grpc.close(grace_s) if self.grpc is not None else None
         if self.rest is not None:
-            self.rest.shutdown()
-            self.rest.server_close()
-        if self.grpc is not None:
-            self.grpc.close(grace_s)
+            self.rest.finish(grace_s)
+        if closed is not None:
+            closed.wait(grace_s)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

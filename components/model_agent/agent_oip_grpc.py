@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from concurrent import futures
 from typing import Any
@@ -66,9 +67,10 @@ class Door:
         self.where = _listen(self._server, address)
         self._server.start()
 
-    def close(self, grace_s: float) -> None:
-        """Takes no more requests and gives those under way `grace_s`."""
-        self._server.stop(grace_s).wait(grace_s + 1)
+    def close(self, grace_s: float) -> threading.Event:
+        """Takes no more requests and gives those under way `grace_s`; the event is set when all have ended."""
+        closed: threading.Event = self._server.stop(grace_s)
+        return closed
 
     def _methods(self) -> dict[str, Any]:
         service, repository = self._service, self._repository

@@ -78,7 +78,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.answer, self.refusal, self.request_s = answer, refusal, request_s
         self.is_unix = address.startswith("unix:")
         self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
-        self._held_bytes, self._holding = 0, threading.Lock()
+        self._held_bytes, self._answering, self._holding = 0, 0, threading.Condition()
         bound: Any = address.removeprefix("unix:") if self.is_unix else agent_oip_address.loopback(address)
         self.address_family = socket.AF_UNIX if self.is_unix else agent_oip_address.family(bound[0])
         super().__init__(bound, _Conversation)
@@ -102,16 +102,26 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     @contextlib.contextmanager
     def hold(self, size_bytes: int) -> Iterator[None]:
-        """Room for a body in memory; raises HttpError if others have it."""
+        """Room for a body in memory until its answer is sent; raises HttpError if others have it."""
         with self._holding:
             if self._held_bytes + size_bytes > HELD_LIMIT_BYTES:
                 raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at a time; try again")
             self._held_bytes += size_bytes
+            self._answering += 1
         try:
             yield
         finally:
             with self._holding:
                 self._held_bytes -= size_bytes
+                self._answering -= 1
+                self._holding.notify_all()
+
+    def finish(self, grace_s: float) -> None:
+        """Takes no more connections and waits for the answers under way, `grace_s` at most."""
+        self.shutdown()
+        self.server_close()
+        with self._holding:
+            self._holding.wait_for(lambda: not self._answering, grace_s)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """A thread for a connection, or a refusal when all places are taken."""
@@ -190,12 +200,11 @@ class _Conversation(http.server.BaseHTTPRequestHandler):
             size = self._size()
             with self.server.hold(size if self._encoding() == "identity" else BODY_LIMIT_BYTES):
                 asked = Asked(self.command, self.path, self.headers, self._body(size))
-                reply = self._reply(asked)
+                self._send(self._reply(asked), last=not kept)
         except HttpError as error:
             # The body was not read: where the next request would begin is unknown.
             self._send(self.server.refusal(error.status, str(error)), last=True)
             return
-        self._send(reply, last=not kept)
         self.close_connection = not kept
 
     def _reply(self, asked: Asked) -> Reply:

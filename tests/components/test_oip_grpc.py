@@ -101,7 +101,7 @@ def world() -> Iterator[World]:
     made = World()
     yield made
     made.channel.close()
-    made.door.close(0)
+    made.door.close(0).wait(WAIT_S)
 
 
 def status(call: Any) -> str:
@@ -189,7 +189,7 @@ def test_request_when_the_queue_is_full_then_unavailable() -> None:
     assert refused == "UNAVAILABLE: 1 requests wait for m already"
     assert [each.result(WAIT_S).model_version for each in (first, second)] == ["1.0.0"] * 2
     world.channel.close()
-    world.door.close(0)
+    world.door.close(0).wait(WAIT_S)
 
 
 def test_request_for_a_version_when_another_took_over_while_it_waited_then_not_found(world: World) -> None:

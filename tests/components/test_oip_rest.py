@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import agent_oip_address
@@ -267,8 +267,40 @@ def test_bodies_when_too_many_at_a_time_then_503_and_room_comes_free() -> None:
 
     assert one_more.startswith(b"HTTP/1.1 503 ")
     assert ask(port, "POST", "/", body)[0] == 200
-    server.shutdown()
-    server.server_close()
+    server.finish(1)
+
+
+def test_door_when_it_closes_then_the_request_under_way_is_answered() -> None:
+    entered, leave, statuses = threading.Event(), threading.Event(), []
+
+    def slow(asked: agent_oip_http.Asked) -> agent_oip_http.Reply:
+        entered.set()
+        leave.wait(20)
+        return agent_oip_http.Reply(agent_oip_http.HTTPStatus.OK)
+
+    server = agent_oip_http.Server("127.0.0.1:0", slow, lambda status, _: agent_oip_http.Reply(status))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = int(server.where.rpartition(":")[2])
+    asking = threading.Thread(target=lambda: statuses.append(ask(port, "GET", "/")[0]))
+    asking.start()
+    assert entered.wait(20)
+
+    finishing = threading.Thread(target=server.finish, args=(20,))
+    finishing.start()
+    parts.until(lambda: _refuses(port), "the door to close")
+    leave.set()
+    finishing.join(20)
+    asking.join(20)
+
+    assert statuses == [200]
+
+
+def _refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=20).close()
+    except ConnectionError:
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
