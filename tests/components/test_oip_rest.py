@@ -304,6 +304,67 @@ def _refuses(port: int) -> bool:
 
 
 @pytest.mark.parametrize(
+    "head", [b"", b"POST / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"]
+)
+def test_request_when_it_trickles_in_then_cut_off_at_its_deadline(head: bytes) -> None:
+    server = agent_oip_http.Server(
+        "127.0.0.1:0",
+        lambda _: agent_oip_http.Reply(agent_oip_http.HTTPStatus.OK),
+        lambda status, _: agent_oip_http.Reply(status),
+        request_s=0.3,
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with socket.create_connection(("127.0.0.1", int(server.where.rpartition(":")[2])), timeout=20) as connection:
+        connection.sendall(head)
+        parts.until(lambda: _is_cut_off(connection), "the door to close")
+    server.finish(1)
+
+
+def _is_cut_off(connection: socket.socket) -> bool:
+    """Sends one more byte, which is what the patience of a server without a deadline would be fed with."""
+    try:
+        connection.sendall(b"a")
+        connection.settimeout(0.01)
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_exchange_when_under_load_then_no_request_fails_and_each_says_its_version(device: parts.Device) -> None:
+    device.start_agent("--oip-http", "127.0.0.1:0")
+    device.offer("1.0.0")
+    found = re.search(r"REST on 127.0.0.1:(\d+)", device.log("marram.ModelAgent"))
+    assert found is not None
+    answers: list[tuple[int, str, float]] = []
+    over = threading.Event()
+
+    def load() -> None:
+        while not over.wait(0.001):
+            status, answer = ask(int(found[1]), "POST", INFER, REQUEST)
+            answers.append((status, answer.get("model_version"), round(answer["outputs"][0]["data"][0], 1)))
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for each in threads:
+        each.start()
+    for version in ("1.1.0", "1.0.0", "1.1.0"):
+        device.offer(version)
+        parts.until(more_than(answers, len(answers) + 6), "answers after an exchange")
+    over.set()
+    for each in threads:
+        each.join(parts.WAIT_S)
+
+    assert {status for status, _, _ in answers} == {200}
+    assert {version for _, version, _ in answers} == {"1.0.0", "1.1.0"}
+    assert len({(version, value) for _, version, value in answers}) == 2
+
+
+def more_than(answers: list[tuple[int, str, float]], least: int) -> Callable[[], bool]:
+    return lambda: len(answers) > least
+
+
+@pytest.mark.parametrize(
     "address", ["0.0.0.0:8000", "8000", "192.168.0.1:1", "[::]:1", "localhost:", "127.0.0.1:65536", ""]
 )
 def test_address_when_others_could_reach_it_or_it_is_none_then_refused(address: str) -> None:
