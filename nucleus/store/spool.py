@@ -62,8 +62,9 @@ def size(row: Row) -> int:
 class SpoolStore:
     """Every method raises NucleusError IO_READ_ERROR, IO_WRITE_ERROR or DISK_SPACE_CRITICAL, or Damaged."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
         self.path = folder / FILE
+        self._reserve_bytes = reserve_bytes
         self._connection: sqlite3.Connection | None = None
 
     def exists(self) -> bool:
@@ -100,8 +101,8 @@ class SpoolStore:
         """All of it is durable when this returns, or nothing is changed."""
         with self._using("write"):
             database = self._database()
-            if added and files.free_bytes(self.path.parent) < RESERVE_BYTES:
-                left = f"less than {RESERVE_BYTES} bytes are left on the disk"
+            if added and files.free_bytes(self.path.parent) < self._reserve_bytes:
+                left = f"less than {self._reserve_bytes} bytes are left on the disk"
                 raise errors.NucleusError("DISK_SPACE_CRITICAL", f"cannot write the spool {self.path}: {left}")
             database.execute("BEGIN IMMEDIATE")
             try:

@@ -39,6 +39,7 @@ TESTED = {
     33: "iotedge_issue_6164",
     34: "iotedge_issue_4545",
     36: "nucleus_issue_1650",
+    37: "nucleus_issue_848",
     38: "supervisor_issue_674",
     39: "lite_issue_767",
     46: "supervisor_issue_1513",
@@ -53,7 +54,6 @@ TESTED = {
 
 # Row: why no test of this folder stands for it.
 NOT_HERE = {
-    37: "nucleus issue 848, leaks while publishing: hours of load, not a test of seconds (tools/ipc_soak.py)",
     44: "hawkbit issue 1400, preview of a rollout's groups: the cloud forms groups, no device takes part",
     45: "anax issue 3577, all members of a group at once: the cloud decides when which device is told",
     62: "aws-cli issue 6185, completed although devices failed: the cloud's status of a deployment",
