@@ -9,12 +9,24 @@ from typing import Any
 from msgspec import Struct, structs
 
 from nucleus import settings
-from nucleus.actors import broker, builtins, secrets, shadow_manager, strongbox, token_exchange
+from nucleus.actors import (
+    broker,
+    builtins,
+    client_devices,
+    secrets,
+    server_certificates,
+    shadow_manager,
+    strongbox,
+    token_exchange,
+)
 from nucleus.core import builtin, configuration, shadow_settings
+from nucleus.core import client_devices as device_words
 from nucleus.core import secrets as secret_words
 from nucleus.core.lifecycle import State
-from nucleus.host import faults, logs, places
+from nucleus.host import addresses, faults, logs, places, vault
+from nucleus.ipc import ports
 from nucleus.ipc import shadows as shadow_messages
+from nucleus.store import client_devices as device_store
 from nucleus.store import configuration as configuration_store
 from nucleus.store import secrets as secrets_store
 from nucleus.store import shadows as shadow_store
@@ -41,17 +53,20 @@ class Services(Struct, frozen=True):
 
     secrets: secrets.Secrets | None = None
     shadows: shadow_manager.ShadowManager | None = None
+    client_devices: ports.ClientDeviceAuth | None = None
     faults: Callable[[str], bool] | None = None
 
     def running(self) -> list[Coroutine[Any, Any, None]]:
         """What has to run for them."""
-        return [one.run() for one in (self.secrets, self.shadows) if one is not None]
+        certificates = self.client_devices.certificates if self.client_devices is not None else None
+        return [one.run() for one in (self.secrets, self.shadows, certificates) if one is not None]
 
 
 def build(parts: Parts) -> Services:
     return Services(
         secrets=secret_manager(parts),
         shadows=shadow_service(parts),
+        client_devices=client_device_auth(parts),
         faults=faults.service_errors(parts.where.root, parts.log),
     )
 
@@ -78,6 +93,41 @@ def shadow_service(parts: Parts) -> shadow_manager.ShadowManager:
     if parts.connection is not None:
         parts.connection.on_connected(made.connected)
     return made
+
+
+def client_device_auth(parts: Parts) -> ports.ClientDeviceAuth:
+    """What client devices and their broker need; without a cloud nobody new can be verified."""
+    store, name, log = parts.store, builtin.CLIENT_DEVICES, parts.log.bind(part="client_devices")
+    kept = device_store.ClientDeviceStore(parts.where.root / "client_devices")
+
+    def read() -> device_words.Settings:
+        return device_words.read(_settings(store, name))
+
+    def changed(_changes: tuple[configuration.Change, ...] = ()) -> None:
+        devices.changed()
+        certificates.changed()
+        if builtin.in_force(store.tree, name):
+            why = "; ".join(read().problems)
+            parts.known.report(name, State.ERRORED if why else State.RUNNING, why)
+
+    devices = client_devices.ClientDevices(kept, _client_device_question(parts), read, log)
+    certificates = server_certificates.ServerCertificates(kept, vault.call, addresses.names, read, log)
+    changed()
+    store.watch(("services", name), changed)
+    return ports.ClientDeviceAuth(devices, certificates, lambda: builtin.in_force(store.tree, name))
+
+
+def _client_device_question(parts: Parts) -> client_devices.Ask:
+    cloud, client = parts.cloud, parts.client
+    if cloud is not None and client is not None:
+        return dataplane.DataPlane(client, cloud.data_plane_url, cloud.thing).client_device
+
+    async def nobody(_pem: str, _thing: str) -> tuple[bool, float]:
+        raise dataplane.Unavailable(
+            "NETWORK_ERROR", "cannot verify client devices: this device has no identity in a cloud"
+        )
+
+    return nobody
 
 
 def secret_manager(parts: Parts) -> secrets.Secrets | None:

@@ -1,4 +1,4 @@
-"""`python -m nucleus.vault csr|seal|open|rekey|verify`: cryptography of the nucleus, in a process that ends.
+"""`python -m nucleus.vault csr|seal|open|rekey|verify|authority|server`: cryptography of the nucleus, in a process that ends.
 
 So the daemon never loads `cryptography`. What is asked comes on standard input, the answer goes to standard output, both
 one JSON object; nothing secret is in arguments, environment or files. `csr` asks nothing and answers {"privateKey",
@@ -13,6 +13,12 @@ one JSON object; nothing secret is in arguments, environment or files. `csr` ask
            -> {"version": 1, "items": [{"value": B} | {"damaged": true}, …]}
     rekey  as open, and "newSalt"; the first of the keys seals anew -> as seal; {"damaged": true} for what cannot be opened
 
+Certificates for a local broker (P-256, PEM; times in epoch seconds; `from` and `until` bound the validity):
+
+    authority {"version": 1, "items": [{"name", "from", "until"}]} -> {"version": 1, "items": [{"privateKey", "certificate"}]}
+    server    {"version": 1, "keys": [PEM of the authority], "authority": PEM, "items": [{"name", "names": [DNS name or
+              address, …], "from", "until"}, …]} -> {"version": 1, "items": [{"privateKey", "publicKey", "certificate"}, …]}
+
 B is base64. ID is the SHA-256 of a key's public half; the data key is HKDF-SHA256 of the private half with the salt. An
 item opens only with the context it was sealed with. Exit codes: 2 a wrong call or request, 3 the package `cryptography` is
 not installed, 4 no key with this ID was given; the last line of standard error says why, without values.
@@ -21,7 +27,9 @@ not installed, 4 no key with this ID was given; the last line of standard error 
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
+import ipaddress
 import json
 import os
 import resource
@@ -60,11 +68,8 @@ class RefusedError(Exception):
 def csr() -> dict[str, str]:
     key = ec.generate_private_key(ec.SECP256R1())
     request = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
     return {
-        "privateKey": private.decode(),
+        "privateKey": _pem(key),
         "request": request.public_bytes(serialization.Encoding.PEM).decode(),
     }
 
@@ -93,6 +98,76 @@ def rekey(request: dict[str, Any]) -> dict[str, Any]:
 
 def verify(request: dict[str, Any]) -> dict[str, Any]:
     return {"version": VERSION, "items": [{"valid": _is_valid(one)} for one in request["items"]]}
+
+
+def authority(request: dict[str, Any]) -> dict[str, Any]:
+    """A certificate authority of its own for each item."""
+    return {"version": VERSION, "items": [_authority(one) for one in request["items"]]}
+
+
+def _authority(one: dict[str, Any]) -> dict[str, str]:
+    key, name = ec.generate_private_key(ec.SECP256R1()), _name(one)
+    made = _certificate(one, name, name, key.public_key(), key.public_key(), is_authority=True)
+    return {"privateKey": _pem(key), "certificate": _pem(made.sign(key, hashes.SHA256()))}
+
+
+def server(request: dict[str, Any]) -> dict[str, Any]:
+    """A key pair with a certificate of the authority for each item."""
+    key, issuer = _keys(request)[0], x509.load_pem_x509_certificate(request["authority"].encode())
+    return {"version": VERSION, "items": [_server(one, key, issuer) for one in request["items"]]}
+
+
+def _server(one: dict[str, Any], signer: Any, issuer: x509.Certificate) -> dict[str, str]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = _certificate(one, _name(one), issuer.subject, key.public_key(), signer.public_key(), is_authority=False)
+    names = x509.SubjectAlternativeName([_general_name(text) for text in one["names"]])
+    usage = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH])
+    made = made.add_extension(names, critical=False).add_extension(usage, critical=False)
+    return {
+        "privateKey": _pem(key),
+        "publicKey": _pem(key.public_key()),
+        "certificate": _pem(made.sign(signer, hashes.SHA256())),
+    }
+
+
+def _certificate(
+    one: dict[str, Any], subject: x509.Name, issuer: x509.Name, key: Any, signer: Any, *, is_authority: bool
+) -> x509.CertificateBuilder:
+    signs = {"key_cert_sign": is_authority, "crl_sign": is_authority}
+    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    usage = dict.fromkeys((*others, "encipher_only", "decipher_only"), False) | signs
+    return (
+        x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime.datetime.fromtimestamp(one["from"], datetime.UTC))
+        .not_valid_after(datetime.datetime.fromtimestamp(one["until"], datetime.UTC))
+        .add_extension(x509.BasicConstraints(is_authority, 0 if is_authority else None), critical=True)
+        .add_extension(x509.KeyUsage(digital_signature=True, **usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
+    )
+
+
+def _name(one: dict[str, Any]) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, one["name"][:64])])
+
+
+def _general_name(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(text))
+    except ValueError:
+        return x509.DNSName(text)
+
+
+def _pem(thing: Any) -> str:
+    """A certificate, a public or a private key."""
+    encoding = serialization.Encoding.PEM
+    if isinstance(thing, x509.Certificate):
+        return thing.public_bytes(encoding).decode()
+    if isinstance(thing, ec.EllipticCurvePublicKey):
+        return thing.public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+    none = serialization.NoEncryption()
+    return str(thing.private_bytes(encoding, serialization.PrivateFormat.PKCS8, none).decode())
 
 
 def _is_valid(one: dict[str, Any]) -> bool:
@@ -184,7 +259,14 @@ def _asked() -> dict[str, Any]:
     return found
 
 
-OPERATIONS = {"seal": seal, "open": unseal, "rekey": rekey, "verify": verify}
+OPERATIONS = {
+    "seal": seal,
+    "open": unseal,
+    "rekey": rekey,
+    "verify": verify,
+    "authority": authority,
+    "server": server,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -193,7 +275,7 @@ def main(arguments: list[str]) -> int:
         json.dump(csr(), sys.stdout)
         return 0
     if len(arguments) != 1 or arguments[0] not in OPERATIONS:
-        print("usage: python -m nucleus.vault csr|seal|open|rekey|verify", file=sys.stderr)
+        print("usage: python -m nucleus.vault csr|seal|open|rekey|verify|authority|server", file=sys.stderr)
         return _WRONG
     try:
         json.dump(OPERATIONS[arguments[0]](_asked()), sys.stdout)

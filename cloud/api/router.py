@@ -17,6 +17,7 @@ from msgspec import Struct
 from cloud.api import (
     calls,
     certificates,
+    client_devices,
     components,
     core_devices,
     deployments,
@@ -183,6 +184,7 @@ TABLE: tuple[Route, ...] = (
     Route(Access.DEVICE, "GET", _CORE + "/thingGroups", device_plane.thing_groups_of),
     Route(Access.DEVICE, "POST", "/marram/v1/certificates/renew", renewal.renew, writes=True),
     Route(Access.DEVICE, "POST", "/marram/v1/certificates/confirm", renewal.confirm, writes=True),
+    Route(Access.DEVICE, "POST", "/marram/v1/client-devices/verify", client_devices.verify),
     Route(Access.DEVICE, "GET", _ROLE_ALIAS + "/credentials", role_aliases.credentials, writes=True),
 )
 

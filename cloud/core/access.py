@@ -145,7 +145,8 @@ def _pattern(text: str) -> Pattern:
 def _applies(statement: Statement, action: str, resource: str, variables: Mapping[str, str]) -> bool:
     if not any(_matches(each, action.lower(), variables) for each in statement.actions):
         return False
-    service = action.partition(":")[0]
+    # A thing is a resource of AWS IoT whoever acts on it, e.g. greengrass:VerifyClientDeviceIoTCertificateAssociation.
+    service = "iot" if resource.startswith("thing/") else action.partition(":")[0]
     # A Deny reaches further than an Allow: there `?` covers a wildcard of MQTT as well.
     included = statement.allow and resource.startswith("topicfilter/")
     if not any(

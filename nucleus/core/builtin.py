@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nucleus.core import configuration, negotiate, recipe, status, version
+from nucleus.core import client_devices, configuration, negotiate, recipe, status, version
 
 NUCLEUS = "aws.greengrass.Nucleus"
 CLI = "aws.greengrass.Cli"
@@ -34,6 +34,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "shadowDocumentSizeLimitBytes": 8192,
     },
     SECRET_MANAGER: {"cloudSecrets": []},
+    CLIENT_DEVICES: client_devices.DEFAULTS,
 }
 
 

@@ -1,10 +1,11 @@
-"""The validity of an X.509 certificate, read from its PEM text without a cryptography library (RFC 5280, 4.1)."""
+"""Validity and fingerprint of an X.509 certificate, read from its PEM text without a cryptography library (RFC 5280, 4.1)."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import datetime
+import hashlib
 import re
 
 from msgspec import Struct
@@ -37,6 +38,14 @@ def validity(pem: str) -> Validity:
         return Validity(not_before, _time(rest)[0])
     except (binascii.Error, IndexError, ValueError) as error:
         raise ValueError(f"its certificate is damaged ({error})") from None
+
+
+def fingerprint(pem: str) -> str:
+    """The SHA-256 of the first certificate in the text, hexadecimal: its id in the cloud. Raises ValueError."""
+    validity(pem)
+    found = _PEM.search(pem)
+    assert found is not None  # validity has read it
+    return hashlib.sha256(base64.b64decode(found[1])).hexdigest()
 
 
 def _element(data: bytes, tag: int = -1) -> tuple[bytes, bytes]:

@@ -18,6 +18,7 @@ from nucleus.core import authorization
 from nucleus.ipc import (
     authorizer,
     call,
+    client_devices,
     components,
     configuration,
     deployments,
@@ -90,10 +91,10 @@ TABLE: dict[str, Row] = {
     "ListNamedShadowsForThing": Row(shadows.names, _SHADOW, shadows.thing),
     "ValidateAuthorizationToken": Row(tokens.validate),  # judges the caller itself
     "PutComponentMetric": Row(metrics.put, _METRIC, metrics.names),
-    "SubscribeToCertificateUpdates": Row(None, _AUTH, _ANY),
-    "VerifyClientDeviceIdentity": Row(None, _AUTH, _ANY),
-    "GetClientDeviceAuthToken": Row(None, _AUTH, _ANY),
-    "AuthorizeClientDeviceAction": Row(None, _AUTH, _ANY),
+    "SubscribeToCertificateUpdates": Row(client_devices.subscribe, _AUTH, _ANY),
+    "VerifyClientDeviceIdentity": Row(client_devices.verify, _AUTH, _ANY),
+    "GetClientDeviceAuthToken": Row(client_devices.token, _AUTH, _ANY),
+    "AuthorizeClientDeviceAction": Row(client_devices.authorize, _AUTH, _ANY),
     # Ours, not the model's (wire/extensions.py): no policy can grant them, so only CLI identities may call them.
     "marram#PlanLocalDeployment": Row(explanations.plan, _CLI, _ANY),
     "marram#ExplainDeployment": Row(explanations.why, _CLI, _ANY),

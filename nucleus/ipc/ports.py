@@ -11,7 +11,15 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from nucleus.actors import broker, component_metrics, consent, passwords, validation
+from nucleus.actors import (
+    broker,
+    client_devices,
+    component_metrics,
+    consent,
+    passwords,
+    server_certificates,
+    validation,
+)
 from nucleus.core import component, configuration, explain, local, secrets
 
 Cancel = Callable[[], None]
@@ -133,6 +141,14 @@ class Shadows(Protocol):
     async def names(self, thing: str, after: str, limit: int, /) -> list[str]: ...
 
 
+class ClientDeviceAuth(Struct, frozen=True):
+    """What client devices and their broker need; `in_force`: whether the built-in component is deployed or configured."""
+
+    devices: client_devices.ClientDevices
+    certificates: server_certificates.ServerCertificates
+    in_force: Callable[[], bool]
+
+
 class Ports(Struct, frozen=True):
     """Everything the server asks. `identify` maps a token to the component's name, None for an unknown one."""
 
@@ -149,6 +165,7 @@ class Ports(Struct, frozen=True):
     built_ins: Callable[[], Mapping[str, Health]] = dict  # health of the components without processes
     secrets: Secrets | None = None  # aws.greengrass.SecretManager; None on a device without a cloud
     shadows: Shadows | None = None  # aws.greengrass.ShadowManager
+    client_devices: ClientDeviceAuth | None = None  # aws.greengrass.clientdevices.Auth
     faults: Callable[[str], bool] | None = None  # whether an operation must fail now: only in a test root
     passwords: passwords.Passwords = msgspec.field(default_factory=passwords.Passwords)
     metrics: component_metrics.ComponentMetrics = msgspec.field(default_factory=component_metrics.ComponentMetrics)

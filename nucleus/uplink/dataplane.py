@@ -1,4 +1,4 @@
-"""The data plane: three calls over mutual TLS (spec/cloud.md 2.2 to 2.4)."""
+"""The data plane: three calls over mutual TLS (spec/cloud.md 2.2 to 2.4), and one of our own service."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nucleus.core import errors, negotiate, recipe
 from nucleus.uplink import http
 
 RESOLVE = "/greengrass/v2/resolveComponentCandidates"
+CLIENT_DEVICE = "/marram/v1/client-devices/verify"
 
 
 class Unavailable(errors.NucleusError):
@@ -123,6 +124,19 @@ class DataPlane:
             token = str(answer.get("nextToken") or "")
             if not token:
                 return names
+
+    async def client_device(self, pem: str, thing: str) -> tuple[bool, float]:
+        """Whether a certificate is ACTIVE and, with a thing, attached to it; until when it is valid (epoch seconds).
+
+        A route of our own service: the original's paths are not public. Raises like resolve.
+        """
+        body = {"certificatePem": pem} | ({"thingName": thing} if thing else {})
+        answer = await self._call("POST", CLIENT_DEVICE, body, f"cannot verify client device {thing}".rstrip())
+        try:
+            is_good = answer["active"] is True and (not thing or answer["attached"] is True)
+            return is_good, float(answer["notAfter"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unavailable("CLOUD_API_ERROR", f"cannot verify a client device: the answer lacks {error}") from None
 
     async def _call(self, method: str, path: str, body: Any, failing: str) -> dict[str, Any]:
         try:
