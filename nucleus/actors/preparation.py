@@ -17,7 +17,7 @@ from typing import TypeVar
 from msgspec import Struct
 
 from nucleus.actors import trust
-from nucleus.core import builtin, configuration, desired, document, errors, negotiate, recipe
+from nucleus.core import admission, builtin, configuration, desired, document, errors, negotiate, recipe
 from nucleus.host import logs, places, users
 from nucleus.store import components, deployments
 from nucleus.uplink import artifacts, dataplane
@@ -160,6 +160,7 @@ class Preparation:
             if isinstance(step, negotiate.Conflict):
                 raise errors.NucleusError(step.code, f"cannot deploy {record.id}: {step.detail}")
             if isinstance(step, negotiate.Resolved):
+                admission.check(step.components, record.document.components, self._device.platform)
                 return {name: step.components[name] for name in step.order}
             asks = sorted(step.asks, key=lambda ask: ask.name)
             say(f"resolving {', '.join(ask.name for ask in asks)}")
@@ -168,6 +169,7 @@ class Preparation:
             answers |= {ask: task.result() for ask, task in tasks.items()}
 
     async def _candidate(self, ask: negotiate.Ask, retry: _Retry) -> negotiate.Candidate:
+        admission.refuse_part(ask)
         if ask.name in builtin.NAMES:
             found = builtin.candidate(ask)
             if found is None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from nucleus.core import clash, errors, graph, recipe, version
+from nucleus.core import clash, errors, graph, recipe, release, version
 
 
 class Ask(Struct, frozen=True, order=True):
@@ -175,7 +175,8 @@ def _wrong(ask: Ask, candidate: Candidate) -> str:
 
 
 def _resolved(components: dict[str, Candidate]) -> Resolved | Conflict:
-    nuclei = sorted(name for name, each in components.items() if each.recipe.component_type == recipe.NUCLEUS)
+    kinds = {name: each.recipe.component_type for name, each in components.items() if name != release.CLAIMED}
+    nuclei = sorted(name for name, kind in kinds.items() if kind == recipe.NUCLEUS)
     if len(nuclei) > 1:
         detail = f"cannot run more than one component of type {recipe.NUCLEUS}: {', '.join(nuclei)}"
         return Conflict("MULTIPLE_NUCLEUS_RESOLVED_ERROR", detail)

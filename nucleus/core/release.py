@@ -7,4 +7,5 @@ from __future__ import annotations
 
 VERSION = "0.1.0"  # the same as in pyproject.toml (a test compares them); the version of COMPONENT that runs here
 COMPONENT = "marram.Nucleus"
+CLAIMED = "aws.greengrass.Nucleus"  # the component whose configuration is ours, and whose version we claim to be
 COMPONENT_TYPE = "aws.greengrass.nucleus"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nucleus.core import configuration, desired, document, local
+from nucleus.core import configuration, desired, document, local, release
 from tests.nucleus.actors import device as devices
 from tests.nucleus.actors.device import recipe
 
@@ -180,6 +180,21 @@ async def test_deploy_when_a_failed_one_removes_then_nothing_is_removed(device: 
             {A: "1.0.0"},
             "ARTIFACT_DOWNLOAD_ERROR",
             "k.txt of com.example.A 1.0.0",
+        ),
+        (
+            [recipe(A, "1.0.0", {}) | {"Manifests": [{"Artifacts": [{"URI": "docker:example/image:1"}]}]}],
+            {A: "1.0.0"},
+            "MISSING_DOCKER_APPLICATION_MANAGER",
+            "docker:example/image:1: this nucleus runs no containers yet",
+        ),
+        (
+            [
+                recipe(A, "1.0.0", {}, ComponentDependencies={release.COMPONENT: {"VersionRequirement": "^9.0.0"}}),
+                recipe(release.COMPONENT, "9.0.0", {}, ComponentType=release.COMPONENT_TYPE),
+            ],
+            {A: "1.0.0"},
+            "UNAUTHORIZED_NUCLEUS_MINOR_VERSION_UPDATE",
+            "to 9.0.0 as a mere dependency",
         ),
     ],
 )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nucleus.core import errors, negotiate, recipe, version
+from nucleus.core import errors, negotiate, recipe, release, version
 
 # name -> version -> {dependency: range}
 Registry = dict[str, dict[str, dict[str, str]]]
 Outcome = negotiate.Resolved | negotiate.Conflict | str
 
 
-def candidate(name: str, exact: str, dependencies: dict[str, str], **extra: str) -> negotiate.Candidate:
+def candidate(name: str, exact: str, dependencies: dict[str, str], **extra: Any) -> negotiate.Candidate:
     needs = {dependency: recipe.Dependency(range_) for dependency, range_ in dependencies.items()}
     read = recipe.Recipe(name=name, version=exact, dependencies=needs, manifests=(recipe.Manifest(),), **extra)
     return negotiate.Candidate(name, exact, read)
@@ -304,3 +305,15 @@ def test_step_when_the_whole_frontier_is_asked_at_once_then_as_the_sequential_ru
         if isinstance(together, negotiate.Resolved):
             assert together == one_by_one, seed
     assert kinds == {negotiate.Resolved, negotiate.Conflict, str}
+
+
+def test_step_when_our_nucleus_comes_with_the_one_it_claims_to_be_then_no_conflict() -> None:
+    state = negotiate.begin({"thing/x": {release.COMPONENT: "1.0.0", release.CLAIMED: "1.0.0"}})
+    need = negotiate.step(state, {})
+    assert isinstance(need, negotiate.Need)
+
+    outcome = negotiate.step(
+        state, {ask: candidate(ask.name, "1.0.0", {}, component_type=recipe.NUCLEUS) for ask in need.asks}
+    )
+
+    assert isinstance(outcome, negotiate.Resolved)
