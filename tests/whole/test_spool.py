@@ -14,6 +14,7 @@ import pytest
 import yaml
 from awsiot.greengrasscoreipc import clientv2, model
 
+from nucleus.ipc import client as ipc
 from nucleus.store import spool as store
 from tests.whole.test_faults import ports
 from tools import system as systems
@@ -219,3 +220,19 @@ def test_publish_when_the_cloud_is_away_and_the_nucleus_is_killed_then_nothing_a
     assert one.open()[0].count == 0
     one.close()
     own.start_nucleus(THING)
+
+
+def test_publish_when_the_daemon_is_replaced_meanwhile_then_each_message_comes_once_and_in_order(
+    own: systems.System, client: Client
+) -> None:
+    client.subscribe("replaced")
+    facts = json.loads(next((own.device(THING) / "cli_ipc_info").glob("user-*")).read_text())
+
+    for number in range(120):
+        if number == 40:
+            with ipc.Client(facts["domain_socket_path"], facts["cli_auth_token"]) as user:
+                user.call("marram#RestartNucleus", {})
+        client.publish("replaced", b"%d" % number)
+
+    assert [int(client.events.get(timeout=WAIT_S).payload) for _ in range(120)] == list(range(120))
+    assert "nucleus.taken_over" in (own.device(THING) / "logs" / "greengrass.log").read_text()
