@@ -120,8 +120,11 @@ def _policy(where: str, service: str, name: str, block: Any, problems: list[str]
         return None
     unknown = [each for each in operations if each != "*" and each.lower() not in _KNOWN[service]]
     problems += [f"policy {name} in {where} names the unknown operation {each}" for each in unknown]
-    given, patterns = _texts(members.get("resources")), []
-    for each in given:
+    given, patterns = members.get("resources"), []
+    if given is not None and not isinstance(given, list | tuple):
+        problems.append(f"cannot use policy {name} in {where}: its resources must be a list")
+        return None
+    for each in given or ():
         try:
             patterns.append(resources.compile_pattern(each, mqtt=service == MQTT))
         except ValueError as error:

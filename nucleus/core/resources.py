@@ -6,6 +6,7 @@ Matching takes time in proportion to pattern times resource, whatever the patter
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from msgspec import Struct
 
@@ -22,8 +23,10 @@ class Pattern(Struct, frozen=True):
     items: tuple[str, ...]
 
 
-def compile_pattern(text: str, *, mqtt: bool = False) -> Pattern:
+def compile_pattern(text: Any, *, mqtt: bool = False) -> Pattern:
     """Reads one resource of a policy. Raises ValueError with the reason if it cannot be understood."""
+    if not isinstance(text, str):  # it comes from JSON
+        raise ValueError("it is no text")
     if not text:
         raise ValueError("it is empty")
     items: list[str] = []

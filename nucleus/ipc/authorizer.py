@@ -13,6 +13,8 @@ from nucleus.ipc import ports
 from nucleus.wire import rpc
 
 _DECISIONS_KEPT = 4096
+_LONGEST = 65_535  # characters of a resource: none that is served is longer; matching one takes time, keeping it memory
+_KEPT_LONGEST = 1024
 
 
 class Authorizer:
@@ -27,6 +29,9 @@ class Authorizer:
 
     def require(self, caller: str, service: str, operation: str, resource: str) -> None:
         """Raises UnauthorizedError with the original's words."""
+        if len(resource) > _LONGEST:
+            what = f"cannot use {resource[:40]!r}…: it has more than {_LONGEST} characters"
+            raise rpc.OperationError("InvalidArgumentsError", what)
         key = (caller, service, operation, resource)
         allowed = self._decisions.get(key)
         if allowed is None:
@@ -42,7 +47,8 @@ class Authorizer:
         if len(self._decisions) >= _DECISIONS_KEPT:
             self._decisions.clear()
         allowed = authorization.allows(self._current(), caller, service, rpc.NAMESPACE + operation, resource)
-        self._decisions[caller, service, operation, resource] = allowed
+        if len(resource) <= _KEPT_LONGEST:
+            self._decisions[caller, service, operation, resource] = allowed
         return allowed
 
     def _current(self) -> authorization.Policies:

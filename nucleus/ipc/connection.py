@@ -55,7 +55,7 @@ class Connection(asyncio.BufferedProtocol):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._written_bytes = 0
-        self._closing = self._taking = False
+        self._closing = self._taking = self._held = False
         self._progress = (0, self._since)  # bytes the peer has taken, and when that last changed
 
     # ---- asyncio's callbacks -----------------------------------------------------------------------------------
@@ -122,6 +122,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _continue(self) -> None:
         """Serves what waited, as far as the client has made room, and reads again after that."""
+        if self._held:
+            return
         try:
             while self._waiting and not self._closing and not self._is_behind():
                 self._receive(self._waiting.popleft())
@@ -240,7 +242,8 @@ class Connection(asyncio.BufferedProtocol):
     # ---- to the next process image -------------------------------------------------------------------------------
 
     def hold(self) -> None:
-        """Reads nothing more: what the client sends stays with the kernel."""
+        """Reads and serves nothing more: what the client sends stays with the kernel."""
+        self._held = True
         self._transport.pause_reading()
 
     def calls(self) -> list[call.Call]:

@@ -41,7 +41,7 @@ def appoint(known: ports.Ports, sockets: carrying.Sockets) -> carrying.Deputy:
 
 def relieve(post: carrying.Deputy) -> tuple[carrying.Client, ...] | None:
     """What the clients' connections are like now; None if the deputy has come to grief. Blocks for milliseconds."""
-    found = b""
+    found = bytearray()
     with socket.socket(fileno=post.descriptor) as asking, contextlib.suppress(OSError):
         asking.settimeout(RELIEVED_S)
         asking.sendall(_TAKEN)

@@ -116,7 +116,9 @@ class Taken(connection.Connection):
             self._decoder.limit = owner.limits.frame_bytes
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Leaves with the kernel, until it goes on, what the client sends: also the end of one that sends and closes."""
         super().connection_made(transport)
+        self._transport.pause_reading()
         self._loop.call_soon(self._flush)
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -126,6 +128,8 @@ class Taken(connection.Connection):
             self._received += self._owner.buffer[:nbytes]
 
     def listen_again(self) -> None:
+        if self._closing:  # nobody would end what is opened for a client that is gone
+            return
         for stream in self._client.streams:
             if stream.answered or not self.is_ours(stream):
                 one = self._open(stream)
@@ -136,12 +140,16 @@ class Taken(connection.Connection):
                     one.go_on()
 
     def go_on(self) -> None:
+        if self._closing:
+            return
         for stream in self._client.streams:
             if not stream.answered and self.is_ours(stream):
                 self._owner.serve(self._open(stream), stream.request)
         received, self._received = self._received, None
         if received and not self._closing:
             self._feed(memoryview(received))
+        if not self._waiting and not self._closing:
+            self._transport.resume_reading()
 
     def is_ours(self, stream: handover.Stream) -> bool:
         """Whether it is served here; else it is only kept (ipc/deputy.py)."""

@@ -158,3 +158,119 @@ def test_read_when_any_value_then_never_broken(control: Any) -> None:
     policies = authorization.read({"A": control})
 
     authorization.allows(policies, "A", PUBSUB, op("PublishToTopic"), "x")
+
+
+# ---- spec/ipc.md 3.2, sentence by sentence ---------------------------------------------------------------------------
+
+LIFECYCLE = "aws.greengrass.ipc.lifecycle"
+
+
+def granted(service: str, resources: Any, resource: str, operation: str = "*", wanted: str = "") -> bool:
+    """Whether a component with this one policy may do `wanted`, by default an operation of the service."""
+    policy = {"operations": [operation], "resources": resources}
+    wanted = wanted or min(authorization.SERVICES[service])
+    return authorization.allows(authorization.read({"A": {service: {"1": policy}}}), "A", service, wanted, resource)
+
+
+def test_policies_when_several_components_have_some_then_each_counts_for_its_holder_only() -> None:
+    policies = authorization.read(
+        {name: {PUBSUB: {"same id": {"operations": ["*"], "resources": [name]}}} for name in ("A", "B")}
+    )
+
+    assert [
+        (caller, resource)
+        for caller in ("A", "B", "*")
+        for resource in ("A", "B")
+        if authorization.allows(policies, caller, PUBSUB, op("PublishToTopic"), resource)
+    ] == [("A", "A"), ("B", "B")]
+
+
+@pytest.mark.parametrize("service", sorted(authorization.SERVICES))
+def test_operation_when_it_is_not_registered_for_the_service_then_denied_whatever_the_policy(service: str) -> None:
+    assert granted(service, ["*"], "x")
+    assert not granted(service, ["*"], "x", wanted=op("CancelLocalDeployment"))
+    assert not granted(service, ["*"], "x", operation=op("Fly"), wanted=op("Fly"))
+
+
+@pytest.mark.parametrize(
+    ("service", "pattern", "resource", "allowed"),
+    [
+        (PUBSUB, "a/*", "a/b/c", True),
+        (PUBSUB, "a/*", "a/", True),
+        (PUBSUB, "a/*", "a", False),
+        (PUBSUB, "a/#", "a/#", True),
+        (PUBSUB, "a/#", "a/b", False),
+        (PUBSUB, "a/+", "a/b", False),
+        (LIFECYCLE, "com.x+", "com.x+", True),
+        (MQTT, "a/+/c", "a/b/c", True),
+        (MQTT, "a/+/c", "a/b/b/c", False),
+        (MQTT, "a/#", "a", True),
+        (MQTT, "a/#", "a/b/c", True),
+        (MQTT, "a+/c", "ab/c", False),
+        (MQTT, "a+/c", "a+/c", True),
+        (MQTT, "a/#/c", "a/b/c", False),
+        (MQTT, "a/#/c", "a/#/c", True),
+        (MQTT, "a#", "ab", False),
+        (PUBSUB, "a${*}b", "a*b", True),
+        (PUBSUB, "a${*}b", "axb", False),
+        (PUBSUB, "a${?}b${$}{", "a?b${", True),
+        (PUBSUB, "a${x}", "a${x}", False),
+        (PUBSUB, "a?", "a?", False),
+        (PUBSUB, "", "", False),
+    ],
+)
+def test_resource_when_matched_then_in_the_style_of_its_service(
+    service: str, pattern: str, resource: str, allowed: bool
+) -> None:
+    assert granted(service, [pattern], resource) is allowed
+
+
+def test_resource_when_one_is_invalid_then_only_that_is_left_out() -> None:
+    policies = authorization.read(
+        {"A": {PUBSUB: {"1": {"operations": ["*"], "resources": ["a?", "", "${x}", 5, "b"]}}}}
+    )
+
+    assert authorization.allows(policies, "A", PUBSUB, op("PublishToTopic"), "b")
+    assert not authorization.allows(policies, "A", PUBSUB, op("PublishToTopic"), "")
+    assert len(policies.problems) == 4
+    assert all(f"cannot use resource {each!r} of policy 1" in "\n".join(policies.problems) for each in ("a?", "", 5))
+
+
+@pytest.mark.parametrize("resources", ["*", "", 5, {"a": "b"}, [5], [None], ["?"]])
+def test_resources_when_they_cannot_be_read_then_told_and_the_policy_is_not_one_without_resources(
+    resources: Any,
+) -> None:
+    policies = authorization.read({"A": {TES: {"1": {"operations": ["*"], "resources": resources}}}})
+
+    assert len(policies.problems) == 1
+    assert not authorization.allows(policies, "A", TES, "getCredentials", "")
+
+
+@pytest.mark.parametrize("resources", [None, []])
+def test_resources_when_there_are_none_then_only_requests_without_one_are_allowed(resources: Any) -> None:
+    assert granted(TES, resources, "")
+    assert not granted(PUBSUB, resources, "a")
+
+
+def test_policy_when_it_names_an_unknown_operation_then_told_and_its_others_count() -> None:
+    policy = {"operations": [op("Fly"), op("PublishToTopic")], "resources": ["a"]}
+    policies = authorization.read({"A": {PUBSUB: {"1": policy}}})
+
+    assert "unknown operation aws.greengrass#Fly" in policies.problems[0]
+    assert authorization.allows(policies, "A", PUBSUB, op("PublishToTopic"), "a")
+
+
+def test_recipe_variable_when_it_stands_in_a_resource_then_it_is_literal_text_here() -> None:
+    """As in the original unless its nucleus has `interpolateComponentConfiguration`, which is off by default."""
+    assert granted(MQTT, ["{iot:thingName}/x"], "{iot:thingName}/x")
+    assert not granted(MQTT, ["{iot:thingName}/x"], "turbine/x")
+
+
+@pytest.mark.parametrize("caller", ["aws.greengrass.Cli", "greengrass-cli#user-0", "greengrass-cli#group-1"])
+def test_command_line_when_it_asks_then_no_policy_is_needed_for_its_operations(caller: str) -> None:
+    nothing = authorization.Policies()
+    everything = authorization.SERVICES[CLI]
+
+    assert all(authorization.allows(nothing, caller, CLI, operation, "x") for operation in everything)
+    assert not authorization.allows(nothing, caller, SHADOW, op("GetThingShadow"), "x")
+    assert not authorization.allows(nothing, caller, "aws.greengrass.SecretManager", op("GetSecretValue"), "x")
