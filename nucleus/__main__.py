@@ -13,7 +13,9 @@ from nucleus.core import errors
 def main() -> int:
     parser = argparse.ArgumentParser(prog="nucleus", description="Runs the Marram nucleus.")
     parser.add_argument("--root", type=Path, required=True, help="the nucleus's folder; made if absent")
-    parser.add_argument("--config", type=Path, help="configuration file (default: ROOT/config.yaml)")
+    parser.add_argument(
+        "--config", type=Path, help="file that replaces the whole configuration, once (default: ROOT/config.yaml)"
+    )
     arguments = parser.parse_args()
     try:
         return app.run(arguments.root, arguments.config)

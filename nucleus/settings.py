@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 from pathlib import Path
@@ -41,6 +43,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     services: dict[str, Any]
     provisioning: dict[str, Any] | None = None  # how to get an identity (identity.order)
     fallback_user: str = ""  # of components for which nobody names a user
+    given: str = ""  # digest of what a file says that is not the root folder's own: it replaces the whole configuration
 
 
 def read(path: Path, root: Path) -> Settings:
@@ -63,6 +66,7 @@ def read(path: Path, root: Path) -> Settings:
         thing=thing,
         socket=str(system.get("ipcSocketPath") or ""),
         nucleus=nucleus,
+        given="" if path == root / FILE else _digest(data),
         services={other: one for other, one in services.items() if other not in NUCLEUS_NAMES},
     )
 
@@ -135,6 +139,11 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise _invalid(path, "the file", "must be a mapping with `system` and `services`")
     return data
+
+
+def _digest(data: dict[str, Any]) -> str:
+    """Of what a file says: comments and order do not count."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _mapping(path: Path, data: dict[str, Any], key: str) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from urllib import parse
 
 from nucleus import identity, settings
 from nucleus.actors import component_metrics, leaving, provisioning, renewal, supervisor, telemetry, token_exchange
-from nucleus.core import builtin, configuration, errors, handover, mqtt_settings
+from nucleus.core import builtin, configuration, desired, errors, handover, mqtt_settings
 from nucleus.core import telemetry as telemetry_words
 from nucleus.host import logs, places
 from nucleus.store import configuration as configuration_store
 from nucleus.store import spool as spool_store
 from nucleus.uplink import dataplane, http, mqtt, spool
+
+GIVEN = ("services", "DeploymentService", "runtime", "givenFile")  # which file of --config was taken over last
 
 
 def connect(
@@ -107,9 +109,20 @@ def measuring(
 
 
 def take_file(store: configuration_store.ConfigurationStore, found: settings.Settings, log: logs.Log) -> None:
-    """Puts the file's configuration below everything a deployment has set (stamp 1, as defaults)."""
+    """Puts the file's configuration below everything a deployment has set (stamp 1, as defaults).
+
+    One that was given with `--config` replaces all there is (spec/nucleus.md 4.2), once: a nucleus that is started again
+    with the same one, by its supervisor or for a deployment, keeps what deployments have brought since.
+    """
     tree = store.tree
     changes: list[configuration.Change] = []
+    if found.given and configuration.plain(configuration.subtree(tree, GIVEN)).get("digest") != found.given:
+        lost = sorted(desired.installed(tree))
+        stamp = store.now()
+        changes += [configuration.Change((name,), stamp=stamp, removed=True) for name in configuration.plain(tree)]
+        changes.append(configuration.Change((*GIVEN, "digest"), found.given, stamp, "file"))
+        tree = configuration.apply(tree, changes)
+        log.warning("configuration.replaced", by="the file given with --config", forgotten=", ".join(lost))
     services = {builtin.NUCLEUS: {"configuration": found.nucleus}} | found.services
     for name, one in services.items():
         values = one.get("configuration") if isinstance(one, dict) else None

@@ -57,7 +57,7 @@ _UNITS = click.option(
     "user",
     default="",
     metavar="USER[:GROUP]",
-    help="Who runs components that name no user (runWithDefault.posixUser).",
+    help="Who runs components that name no user (runWithDefault.posixUser); one that a deployment has set wins.",
 )
 @click.option("--start/--no-start", default=True, show_default=True, help="Enable and start the service at once.")
 def install(root: Path, name: str, units: Path, config: Path | None, kind: str | None, user: str, start: bool) -> int:
@@ -126,7 +126,8 @@ def _check_user(text: str) -> None:
 
 
 def _set_default_user(path: Path, user: str) -> None:
-    """Into the file; a nucleus that has run here takes it over when the file is newer. Comments in it are not kept."""
+    """Into the file, whose comments are not kept. Its values are taken over at every start, below those that a deployment
+    has set: on a root where one has set the default user, that one stays in force."""
     found = yaml.safe_load(path.read_bytes()) or {}
     node = found
     for name in ("services", builtin.NUCLEUS, "configuration", "runWithDefault"):

@@ -21,7 +21,8 @@ from nucleus.core import errors
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Initial configuration; default: config.yaml in the root folder.",
+    help="Configuration that replaces the device's whole one, once; without it config.yaml in the root folder, "
+    "below what deployments have set.",
 )
 def run(root: Path, config: Path | None) -> int:
     """Runs the nucleus of one device until SIGTERM or SIGINT."""

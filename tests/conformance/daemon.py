@@ -107,15 +107,25 @@ class Daemon:
 
 @contextlib.contextmanager
 def running(
-    root: Path, *, system: Mapping[str, Any] | None = None, services: Mapping[str, Any] | None = None
+    root: Path,
+    *,
+    system: Mapping[str, Any] | None = None,
+    services: Mapping[str, Any] | None = None,
+    given: Path | None = None,
 ) -> Iterator[Daemon]:
-    """Starts a nucleus in `root`; without `system` and `services` there is no configuration file at all."""
+    """Starts a nucleus in `root`; without `system` and `services` there is no configuration file at all.
+
+    `given` is started with as --config.
+    """
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "nucleus", "--root", str(root)]
+    command += ["--config", str(given)] if given is not None else []
     if system is not None or services is not None:
         user = {"configuration": {"runWithDefault": {"posixUser": f"{os.getuid()}:{os.getgid()}"}}}
         content = {"system": dict(system or {}), "services": {"aws.greengrass.Nucleus": user} | dict(services or {})}
         (root / "config.yaml").write_text(yaml.safe_dump(content))
+    for left in (root / "cli_ipc_info").glob("user-*"):
+        left.unlink()  # of the run before: its token is not known any more
     with (root / "output").open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:

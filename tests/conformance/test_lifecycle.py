@@ -17,6 +17,7 @@ from nucleus.core.component import HARD, SOFT, Component, RunWith
 from nucleus.core.lifecycle import Effect, State
 from nucleus.host import confine, process
 from nucleus.store import configuration as configuration_store
+from tests.conformance import daemon
 from tests.nucleus.actors import device as devices
 from tests.nucleus.actors import test_supervisor as supervision
 from tests.nucleus.actors.device import recipe
@@ -372,6 +373,25 @@ async def test_20_restart_when_in_the_same_root_then_components_and_configuratio
         await second.until(A, "RUNNING")
         assert second.configuration.component(A) == {"speed": 7}
     assert second.configuration.tree == first.configuration.tree
+
+
+def test_20_restart_when_a_configuration_is_given_then_it_replaces_everything(tmp_path: Path) -> None:
+    root, given = tmp_path / "root", tmp_path / "given.yaml"
+    given.write_text("services: {com.example.Given: {configuration: {speed: 8}}}\n")
+    with daemon.running(root, services={}) as device:
+        name = device.component(STAYS)
+        device.deploy_local({name: "1.0.0"})
+        device.until(lambda: device.state(name) == "RUNNING", "the component")
+    with daemon.running(root) as device:
+        device.until(lambda: device.state(name) == "RUNNING", "the component of before")
+    with daemon.running(root, given=given) as device:
+        assert device.state(name) == ""
+        assert device.pids(name) == []
+    store = configuration_store.ConfigurationStore(root / "config")
+    store.open()
+
+    assert store.component("com.example.Given") == {"speed": 8}
+    assert desired.roots(store.tree) == {}
 
 
 def test_21_journal_when_written_anew_then_it_replays_to_the_tree_in_memory_and_to_the_whole_history(
