@@ -32,6 +32,7 @@ from typing import Any
 
 import agent_aliases
 import agent_check
+import agent_edge_door
 import agent_engine
 import agent_frames
 import agent_oip_doors
@@ -233,6 +234,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--cores", type=int, default=1, help="requests that compute at a time")
     parser.add_argument("--store", type=Path, default=Path("registry"))
     agent_oip_doors.add_arguments(parser)
+    agent_edge_door.add_arguments(parser)
     given = parser.parse_args(arguments)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -246,6 +248,7 @@ def main(arguments: list[str]) -> int:
         server = Server(aliases, engine, listen(given.socket))
         threading.Thread(target=server.run, daemon=True).start()
         doors = agent_oip_doors.open_doors(given, aliases, engine)
+        edge = agent_edge_door.open_door(given.edge_manager, aliases, engine)
         print(f"listening on {given.socket}", flush=True)
         report_running()
     except (agent_registry.StoreError, StartError, OSError) as error:
@@ -259,6 +262,8 @@ def main(arguments: list[str]) -> int:
             print(f"cannot end a lease for now: {error}", file=sys.stderr, flush=True)
     Path(given.socket).unlink(missing_ok=True)
     doors.close(LAST_REQUESTS_S)
+    if edge is not None:
+        edge.close(LAST_REQUESTS_S)
     server.finish()
     return 0
 

@@ -13,6 +13,7 @@ Releases and withdrawals of a version that is not the one offered last are late 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
@@ -36,6 +37,11 @@ class Serving:
     model: agent_check.Model
     component: str
     version: str
+    size: int = 0  # bytes of the model's file
+
+
+class TakenError(agent_check.RefusedError):
+    """The alias answers already, for the caller or for somebody else."""
 
 
 class Aliases:
@@ -72,9 +78,23 @@ class Aliases:
                 "previous": entry.previous.version if entry.previous else "",
                 "ready": alias in self._serving,
                 "released": entry.released,
+                "owner": entry.owner,
+                "source": entry.source,
             }
             for alias, entry in sorted(self._registry.aliases.items())
         ]
+
+    def load(self, owner: str, alias: str, folder: Path) -> str:
+        """Serves the model in `folder` under an alias nobody has, for a door's callers; raises TakenError, RefusedError.
+
+        The alias need not be the name in model.json. A signature is judged for the component that its manifest names.
+        """
+        started = time.monotonic()
+        with self._changing:
+            if alias in self._registry.aliases:
+                raise TakenError(f"the alias {alias} is used by {self._registry.aliases[alias].component}")
+            data = _read(folder / "model.json", MANIFEST_LIMIT_BYTES)
+            return self._accept(owner, agent_check.read_manifest(data).version, data, folder, started, alias)
 
     def offer(self, component: str, version: str, folder: Path) -> str:
         """Serves the model in `folder` and returns a line that says so; raises agent_check.RefusedError."""
@@ -102,10 +122,10 @@ class Aliases:
             self._set(alias, entry, released=True)
             return f"{component} {version} was released; {alias} still answers with {entry.serving.version}"
 
-    def withdraw(self, component: str, version: str) -> str:
-        """Empties the alias of this component, if `version` is the one it offered last."""
+    def withdraw(self, component: str, version: str, only: str = "") -> str:
+        """Empties the alias of this component, if `version` is the one it offered last; `only` picks one of several."""
         with self._changing:
-            alias = self._offered(component, version)
+            alias = self._offered(component, version, only)
             if alias is None:
                 return f"{component} {version} serves nothing here"
             self._forget(alias)
@@ -121,10 +141,11 @@ class Aliases:
                 self._forget(alias)
             return lines
 
-    def _accept(self, component: str, version: str, data: bytes, folder: Path, started: float) -> str:
+    def _accept(self, component: str, version: str, data: bytes, folder: Path, started: float, chosen: str = "") -> str:
         manifest = agent_check.read_manifest(data)
         model = _read(folder / manifest.file, MODEL_LIMIT_BYTES)
-        alias, entry = manifest.name, self._registry.aliases.get(manifest.name)
+        alias = chosen or manifest.name
+        entry = self._registry.aliases.get(alias)
         serving = agent_registry.Held(version, agent_registry.digest(data, model))
         what = f"{component} {version}"
         if entry and entry.component == component and entry.serving == serving and alias in self._serving:
@@ -132,15 +153,16 @@ class Aliases:
             return f"{alias} already answers with {what}"
         files = {"model.json": data, manifest.file: model}
         try:
-            agent_signature.judge(component, version, files, folder, self._root)
+            signed = agent_signature.signed_for(folder, self._root) if chosen else (component, version)
+            agent_signature.judge(*signed, files, folder, self._root)
         except agent_signature.UnsignedError as error:
             raise agent_check.RefusedError(f"{error.code}: {error}") from error
         loaded = agent_check.load(manifest, model)
         self._registry.keep(data, manifest.file, model)
         same = entry is not None and entry.component == component
         previous = None if entry is None or not same or entry.serving == serving else entry.serving
-        self._registry.put(alias, agent_registry.Entry(component, version, serving, previous))
-        self._serving[alias] = Serving(loaded, component, version)
+        self._registry.put(alias, agent_registry.Entry(component, version, serving, previous, source=str(folder)))
+        self._serving[alias] = Serving(loaded, component, version, len(model))
         self._released_at.pop(alias, None)
         before = f"before: {entry.component} {entry.serving.version}; " if entry else ""
         return f"{alias} now answers with {what} ({before}checked in {time.monotonic() - started:.2f} s)"
@@ -165,25 +187,23 @@ class Aliases:
             except (agent_registry.StoreError, agent_check.RefusedError) as error:
                 reasons += f"; {entry.component} {held.version} cannot serve: {error}"
                 continue
-            self._serving[alias] = Serving(loaded, entry.component, held.version)
+            self._serving[alias] = Serving(loaded, entry.component, held.version, len(model))
             if held is not entry.serving:
-                self._registry.put(
-                    alias, agent_registry.Entry(entry.component, entry.offered, held, None, entry.released)
-                )
+                self._registry.put(alias, dataclasses.replace(entry, serving=held, previous=None))
             if entry.released:
                 self._released_at[alias] = time.monotonic()
             return f"{alias} answers with {entry.component} {held.version}{reasons}"
         self._forget(alias)
         return f"{alias} is empty{reasons}"
 
-    def _offered(self, component: str, version: str) -> str | None:
+    def _offered(self, component: str, version: str, only: str = "") -> str | None:
         for alias, entry in self._registry.aliases.items():
-            if (entry.component, entry.offered) == (component, version):
+            if (entry.component, entry.offered) == (component, version) and only in ("", alias):
                 return alias
         return None
 
     def _set(self, alias: str, entry: agent_registry.Entry, *, released: bool, offered: str = "") -> None:
-        new = agent_registry.Entry(entry.component, offered or entry.offered, entry.serving, entry.previous, released)
+        new = dataclasses.replace(entry, offered=offered or entry.offered, released=released)
         if new != entry:
             self._registry.put(alias, new)
         if released:

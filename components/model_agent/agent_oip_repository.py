@@ -86,7 +86,7 @@ class Repository:
             raise agent_oip.OipError("NOT_FOUND", f"failed to unload '{name[:256]}': no such model")
         if entry["component"] != OWNER:
             raise _foreign("unload", name, entry["component"])
-        print(f"unload: {self._aliases.withdraw(OWNER, entry['offered'])}", flush=True)
+        print(f"unload: {self._aliases.withdraw(OWNER, entry['offered'], name)}", flush=True)
 
     def _offer(self, name: str, folder: Path) -> None:
         try:

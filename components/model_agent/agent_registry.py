@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 _KEY_CHARACTERS = 64  # hex SHA-256
+OWNERS = {"marram:repository": "local", "door:edge-manager": "local"}  # no component can be called so
 
 
 class StoreError(Exception):
@@ -45,6 +46,7 @@ class Entry:
 
     `offered` is the version its component offered last, accepted or not: only that one's release and withdrawal count.
     `released` is whether that version's component was stopped. `previous` serves if `serving`'s copy is damaged.
+    `source` is the folder the model came from. A door that loads models for its callers is a `component`, too (OWNERS).
     """
 
     component: str
@@ -52,6 +54,12 @@ class Entry:
     serving: Held
     previous: Held | None = None
     released: bool = False
+    source: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Who may change the alias: `deployment` (its component's), or `local` (callers of the door that loaded it)."""
+        return OWNERS.get(self.component, "deployment")
 
 
 class Registry:
@@ -167,6 +175,7 @@ def _entry(given: dict[str, Any]) -> Entry:
         serving=_held(given["serving"]),
         previous=None if previous is None else _held(previous),
         released=bool(given["released"]),
+        source=str(given.get("source", "")),
     )
 
 

@@ -56,6 +56,18 @@ def judge(component: str, version: str, files: Mapping[str, bytes], folder: Path
     return found.key if found is not None else ""
 
 
+def signed_for(folder: Path, root: Path | None) -> tuple[str, str]:
+    """(component, version) that the manifest in `folder` names, to be judged for; ("", "") without one."""
+    if root is None:
+        return "", ""
+    signing: Any = importlib.import_module("marram_signing")
+    try:
+        found = _json(folder / signing.MANIFEST)
+    except ValueError as error:
+        raise UnsignedError("MANIFEST_NOT_VALID", f"its manifest cannot be read: {error}") from error
+    return str(found.get("component", "")), str(found.get("version", ""))
+
+
 def verify(algorithm: str, der: bytes, data: bytes, signature: bytes) -> bool:
     """marram_signing.Verify. Raises ValueError when no cipher for it is installed."""
     if algorithm != "ED25519":

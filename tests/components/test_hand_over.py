@@ -51,6 +51,8 @@ def test_refusal_when_predecessor_was_released_then_it_stays_and_goes_with_its_c
         "previous": "",
         "ready": True,
         "released": False,
+        "owner": "deployment",
+        "source": str(parts.MODEL / "1.1.0"),
     }
     device.hand_over("withdraw", "1.2.0")
     assert parts.serving(device) == []

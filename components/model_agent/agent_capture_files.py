@@ -1,0 +1,276 @@
+"""The files of agent_capture.py: lines and tensors written whole or not at all, the oldest removed when space is needed.
+
+A unit is a `<number>.jsonl` and its `<number>.tensors`; numbers grow over the whole store, so the smallest is the oldest. Tensors
+are on disk before the line that names them, and lines end with a newline: what lacks either was never acknowledged.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+_BLOCK = 4096  # what a file takes at least
+_DIGITS = 12
+_UNITS_PER_STORE = 16  # how finely the bound is kept
+
+
+@dataclass(frozen=True)
+class Item:
+    """A tensor or an auxiliary: its bytes, and what they are; `encoding` CSV and JSON are embedded as text."""
+
+    name: str
+    content_type: str
+    data: bytes
+    encoding: str = "BASE64"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One capture: `identity` is a UUID, `at` the time of the inference in epoch seconds, `model` an alias."""
+
+    model: str
+    identity: str
+    at: float
+    inputs: tuple[Item, ...]
+    outputs: tuple[Item, ...]
+
+
+@dataclass
+class _Unit:
+    path: Path
+    size: int = 0
+
+    @property
+    def tensors(self) -> Path:
+        return self.path.with_suffix(".tensors")
+
+
+@dataclass
+class _Line:
+    """A record in bytes; `files` are what it names."""
+
+    text: bytes
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def cost(self) -> int:
+        return len(self.text) + sum(_cost(len(data)) for data in self.files.values())
+
+
+class Files:
+    """Captures below `root` (folder, prefix and fleet); one thread at a time. `sync` makes a descriptor's file durable."""
+
+    def __init__(
+        self,
+        root: Path,
+        device: str,
+        disk_bytes: int,
+        embed_bytes: int,
+        sync: Callable[[int], None] = os.fsync,
+    ) -> None:
+        self._root = root
+        self._device = device
+        self._disk_bytes = disk_bytes
+        self._embed_bytes = embed_bytes
+        self._sync = sync
+        self._units: dict[int, _Unit] = {}  # by number, the oldest first
+        self._open: dict[Path, int] = {}  # the unit that a folder is written to
+
+    def open(self, known: Callable[[str], None]) -> str:
+        """Cuts off what a crash left half and tells the ids that are here; returns a line about it, or ""."""
+        cut = 0
+        found = sorted((int(path.stem), path) for path in self._root.rglob("*.jsonl") if path.stem.isdigit())
+        for number, path in found:
+            unit = self._units[number] = _Unit(path)
+            cut += _repair(unit, known)
+        return f"{cut} bytes of captures that were never acknowledged were cut off" if cut else ""
+
+    def write(self, records: Sequence[Record]) -> list[str]:
+        """Keeps the records; for each why not, "" when it is safe."""
+        errors = [""] * len(records)
+        touched: dict[int, list[int]] = {}
+        for index, record in enumerate(records):
+            try:
+                touched.setdefault(self._append(record), []).append(index)
+            except (OSError, ValueError) as error:
+                errors[index] = str(error)
+        for number, indexes in touched.items():
+            try:
+                _synced(self._units[number].path, self._sync)
+            except (OSError, KeyError) as error:
+                for index in indexes:
+                    errors[index] = f"its file could not be made durable: {error}"
+        return errors
+
+    def used_bytes(self) -> int:
+        """What the store takes now."""
+        return sum(unit.size for unit in self._units.values())
+
+    def _append(self, record: Record) -> int:
+        folder = self._root / record.model / datetime.fromtimestamp(record.at, UTC).strftime("%Y/%m/%d/%H")
+        number, unit = self._unit(folder)
+        line = self._line(record, unit.tensors.name)
+        if unit.size and unit.size + line.cost > self._disk_bytes // _UNITS_PER_STORE:
+            del self._open[folder]
+            number, unit = self._unit(folder)
+            line = self._line(record, unit.tensors.name)
+        self._make_room(line.cost + (0 if unit.size else 2 * _BLOCK), number)
+        if line.files:
+            self._durable_folder(unit.tensors)
+        for name, data in line.files.items():
+            self._store(unit.tensors.parent / name, data)
+        if line.files:
+            _synced(unit.tensors, self._sync, os.O_RDONLY)
+        if not unit.size:
+            self._durable_folder(folder)
+        _append(unit.path, line.text)
+        is_new, self._units[number] = not unit.size, unit
+        unit.size += line.cost + (2 * _BLOCK if is_new else 0)
+        if is_new:
+            _synced(folder, self._sync, os.O_RDONLY)
+        return number
+
+    def _unit(self, folder: Path) -> tuple[int, _Unit]:
+        number = self._open.get(folder)
+        if number is not None and number in self._units:
+            return number, self._units[number]
+        number = self._open[folder] = max((*self._units, *self._open.values()), default=0) + 1
+        return number, _Unit(folder / f"{number:0{_DIGITS}}.jsonl")
+
+    def _make_room(self, size: int, keep: int) -> None:
+        """Removes the oldest units; raises ValueError if that is not enough."""
+        if size > self._disk_bytes:
+            raise ValueError(f"it needs {size} bytes, the store of captures has {self._disk_bytes}")
+        used = self.used_bytes() + size
+        for number in sorted(self._units):
+            if used <= self._disk_bytes:
+                return
+            if number != keep:
+                used -= self._units[number].size
+                self._remove(self._units.pop(number))
+
+    def _remove(self, unit: _Unit) -> None:
+        unit.path.unlink(missing_ok=True)
+        shutil.rmtree(unit.tensors, ignore_errors=True)
+        self._open = {folder: number for folder, number in self._open.items() if folder != unit.path.parent}
+        for folder in unit.path.parents:
+            if folder == self._root:
+                return
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # there is more in it
+
+    def _line(self, record: Record, tensors: str) -> _Line:
+        line = _Line(b"")
+        moment = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds")
+        meta = {"eventId": record.identity, "deviceId": self._device, "modelName": record.model}
+        text = {
+            "eventMetadata": {**meta, "inferenceTime": moment.replace("+00:00", "Z")},
+            "deviceFleetInputs": [
+                self._item(each, f"{tensors}/{record.identity}.input{index}", line)
+                for index, each in enumerate(record.inputs)
+            ],
+            "deviceFleetOutputs": [
+                self._item(each, f"{tensors}/{record.identity}.output{index}", line)
+                for index, each in enumerate(record.outputs)
+            ],
+        }
+        return dataclasses.replace(line, text=json.dumps(text, separators=(",", ":")).encode() + b"\n")
+
+    def _item(self, item: Item, file: str, line: _Line) -> dict[str, Any]:
+        described = {"name": item.name, "observedContentType": item.content_type, "encoding": item.encoding}
+        if len(item.data) > self._embed_bytes:
+            line.files[file] = item.data
+            return {**described, "file": file}
+        if item.encoding in ("CSV", "JSON"):
+            with contextlib.suppress(UnicodeDecodeError):
+                return {**described, "data": item.data.decode()}
+        return {**described, "encoding": "BASE64", "data": base64.b64encode(item.data).decode()}
+
+    def _store(self, path: Path, data: bytes) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            self._sync(descriptor)
+
+    def _durable_folder(self, folder: Path) -> None:
+        """Makes a folder that is still there after a power cut: each new name is synced in the folder that holds it."""
+        if folder.is_dir():
+            return
+        self._durable_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _synced(folder.parent, self._sync, os.O_RDONLY)
+
+
+def _append(path: Path, text: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        before = os.fstat(descriptor).st_size
+        try:
+            written = 0
+            while written < len(text):
+                written += os.write(descriptor, text[written:])
+        except OSError:
+            os.ftruncate(descriptor, before)  # half a line would spoil the next one
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _synced(path: Path, sync: Callable[[int], None], flags: int = os.O_WRONLY) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _repair(unit: _Unit, known: Callable[[str], None]) -> int:
+    data = unit.path.read_bytes()
+    good, named = 0, set[str]()
+    for line in data.splitlines(keepends=True):
+        identity = _read(line, named)
+        if identity:
+            good += len(line)
+            known(identity)
+            continue
+        if good + len(line) < len(data):  # damaged in the middle: not ours to cut, what follows is whole
+            good += len(line)
+    if good < len(data):
+        with unit.path.open("r+b") as file:
+            file.truncate(good)
+            os.fsync(file.fileno())
+    unit.size = 2 * _BLOCK + good
+    for file_path in sorted(unit.tensors.iterdir()) if unit.tensors.is_dir() else ():
+        if f"{unit.tensors.name}/{file_path.name}" in named:
+            unit.size += _cost(file_path.stat().st_size)
+        else:
+            file_path.unlink()
+    return len(data) - good
+
+
+def _read(line: bytes, named: set[str]) -> str:
+    """The id in a whole line, "" for half a one; adds the files that it names."""
+    try:
+        given = json.loads(line) if line.endswith(b"\n") else {}
+        items = (*given["deviceFleetInputs"], *given["deviceFleetOutputs"])
+        identity = str(given["eventMetadata"]["eventId"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+    named.update(str(item["file"]) for item in items if "file" in item)
+    return identity
+
+
+def _cost(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
