@@ -84,8 +84,8 @@ class Succession:
         if clerk is not None:
             clients = await asyncio.to_thread(deputy.relieve, clerk)
             assert clients is not None
-            for one in {each.descriptor for each in found.clients} - {each.descriptor for each in clients}:
-                os.close(one)
+            for gone in {each.descriptor for each in found.clients} - {each.descriptor for each in clients}:
+                os.close(gone)
             found = msgspec.structs.replace(found, clients=clients)
         self.world = self._made(self._path)
         prepare(self.world)
