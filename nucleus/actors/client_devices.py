@@ -22,6 +22,8 @@ from nucleus.uplink import dataplane
 TOKEN_LIFE_S = 86_400.0
 REMEMBERED = 2_500  # verified devices
 ASKED_AT_ONCE = 8
+QUESTION_S = 10.0
+DOWN_S = 10.0  # a cloud that gave no answer is not asked again about devices it has verified before
 LATE_S = 3_600.0  # what is on disk may be this much older than what is known
 CLOCK_BACK_S = 300.0  # a clock set back by more makes what was verified worthless
 
@@ -62,6 +64,7 @@ class ClientDevices:
         self._tokens: dict[tuple[str, str], str] = {}  # by client id and certificate
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
         self._saving = asyncio.Lock()
+        self._down_until_s = 0.0  # of the steady clock
 
     def changed(self) -> None:
         """The configuration changed: it counts for devices with a token, too."""
@@ -84,17 +87,31 @@ class ClientDevices:
         known = self._verified.get((id_, thing))
         if known is not None and self._counts(known, self._settings.trust_s):
             return True
+        is_trusted = known is not None and self._counts(known, self._settings.offline_s)
         try:
-            async with self._asking:
-                is_good, until_s = await self._ask(pem, thing)
+            is_good, until_s = await self._question(pem, thing, is_urgent=not is_trusted)
         except dataplane.Unavailable as error:
-            if known is None or not self._counts(known, self._settings.offline_s):
+            if not is_trusted:
                 raise
             self._log.info("client_devices.offline", certificate=id_, thing=thing, why=error.detail)
             return True
         self._learn(store.Verified(id_, thing, self._wall(), until_s), is_good)
         await self._save()
         return is_good
+
+    async def _question(self, pem: str, thing: str, *, is_urgent: bool) -> tuple[bool, float]:
+        why = f"cannot verify client device {thing}".rstrip() + ": the cloud does not answer in time"
+        async with self._asking:
+            if not is_urgent and self._steady() < self._down_until_s:
+                raise dataplane.Unavailable("NETWORK_ERROR", why)
+            try:
+                async with asyncio.timeout(QUESTION_S):
+                    return await self._ask(pem, thing)
+            except (TimeoutError, dataplane.Unavailable) as error:
+                self._down_until_s = self._steady() + DOWN_S
+                if isinstance(error, TimeoutError):
+                    raise dataplane.Unavailable("NETWORK_ERROR", why) from None
+                raise
 
     def _counts(self, known: store.Verified, for_s: float) -> bool:
         now_s = self._wall()

@@ -28,6 +28,8 @@ SLICE = frozenset(
         "CreateLocalDeployment",
         "GetSecretValue",
         "UpdateThingShadow",
+        "SubscribeToCertificateUpdates",
+        "GetClientDeviceAuthToken",
     }
 )
 
