@@ -144,7 +144,8 @@ class Deployment:
 
     async def _begin(self) -> None:
         record, parts = self._record, self._parts
-        ready = await self._unless_cancelled(parts.preparation.prepare(record, self._say, self._cancelled))
+        asking = parts.preparation.prepare(record, self._say, self._cancelled, parts.store.save)
+        ready = await self._unless_cancelled(asking)
         record.resolved = {name: one.version for name, one in ready.resolved.items()}
         self._compose(ready)  # what cannot be is refused before anybody is asked
         await self._unless_cancelled(self._agree(ready))
@@ -239,9 +240,8 @@ class Deployment:
 
     async def _settle(self) -> status.Result:
         """Records the group's roots; removes what nobody wants any more, only when the new state is proven."""
-        record, parts = self._record, self._parts
+        record, parts, removed = self._record, self._parts, frozenset[str]()
         self._ending = True
-        removed: frozenset[str] = frozenset()
         if record.failure is None:
             removed = desired.removable(parts.configuration.tree) - frozenset(record.resolved)
         await self._hands.remove(removed)

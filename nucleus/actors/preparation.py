@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import random
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from msgspec import Struct
 
-from nucleus.actors import trust
+from nucleus.actors import patience, trust
 from nucleus.core import admission, builtin, configuration, desired, document, errors, negotiate, recipe
 from nucleus.host import logs, places, users
 from nucleus.store import components, deployments
 from nucleus.uplink import artifacts, dataplane
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 
-RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
 LOCAL_ONCE_S = 5.0
 DOWNLOADS_AT_ONCE = 4
 
@@ -76,13 +71,15 @@ class Preparation:
         trial.fetcher = None
         return trial
 
-    async def prepare(self, record: deployments.Record, say: Say, cancelled: asyncio.Event) -> Ready:
-        """Raises NucleusError; everything done so far (downloads) is kept for the next try."""
-        retry = _Retry(record, say, cancelled, self._local_once_s)
+    async def prepare(
+        self, record: deployments.Record, say: Say, cancelled: asyncio.Event, keep: patience.Keep | None = None
+    ) -> Ready:
+        """Raises NucleusError; everything done so far (answers, downloads) is kept for the next try, also after a restart."""
+        retry = patience.Patience(record, say, cancelled, self._local_once_s, keep)
         resolved = await self._resolve(record, retry, say)
         limit = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
         say("downloading artifacts")
-        async with _first_error(asyncio.TaskGroup()) as group:
+        async with patience.first_error(asyncio.TaskGroup()) as group:
             for one in resolved.values():
                 group.create_task(self._fetch(one, retry, limit))
         await self._trust.check(resolved, desired.installed(self._tree()))
@@ -92,9 +89,11 @@ class Preparation:
         self, record: deployments.Record, say: Say, cancelled: asyncio.Event
     ) -> dict[str, negotiate.Candidate]:
         """The components and versions of a deployment, dependencies first; notes the device's groups in the record."""
-        return await self._resolve(record, _Retry(record, say, cancelled, self._local_once_s), say)
+        return await self._resolve(record, patience.Patience(record, say, cancelled, self._local_once_s), say)
 
-    async def _resolve(self, record: deployments.Record, retry: _Retry, say: Say) -> dict[str, negotiate.Candidate]:
+    async def _resolve(
+        self, record: deployments.Record, retry: patience.Patience, say: Say
+    ) -> dict[str, negotiate.Candidate]:
         missing = sorted(set(record.document.capabilities) - document.CAPABILITIES)
         if missing:
             raise errors.NucleusError(
@@ -105,7 +104,7 @@ class Preparation:
         if others:  # membership decides whose roots count
             record.groups = await self._groups(record, retry)
             return await self._negotiate(record, retry, say)
-        async with _first_error(asyncio.TaskGroup()) as group:  # a round trip less over a slow link
+        async with patience.first_error(asyncio.TaskGroup()) as group:  # a round trip less over a slow link
             groups = group.create_task(self._groups(record, retry))
             resolved = group.create_task(self._negotiate(record, retry, say))
         record.groups = groups.result()
@@ -128,7 +127,7 @@ class Preparation:
             group for group in desired.roots(tree) if group.startswith("thinggroup/") and group not in current
         )
 
-    async def _groups(self, record: deployments.Record, retry: _Retry) -> tuple[str, ...] | None:
+    async def _groups(self, record: deployments.Record, retry: patience.Patience) -> tuple[str, ...] | None:
         plane = self._plane
         if plane is None:
             return None
@@ -152,9 +151,11 @@ class Preparation:
                 found[group] = members
         return found
 
-    async def _negotiate(self, record: deployments.Record, retry: _Retry, say: Say) -> dict[str, negotiate.Candidate]:
+    async def _negotiate(
+        self, record: deployments.Record, retry: patience.Patience, say: Say
+    ) -> dict[str, negotiate.Candidate]:
         state = negotiate.begin(self.roots(record))
-        answers: dict[negotiate.Ask, negotiate.Candidate] = {}
+        answers = patience.answered(record, self._store)
         while True:
             step = negotiate.step(state, answers)
             if isinstance(step, negotiate.Conflict):
@@ -164,11 +165,12 @@ class Preparation:
                 return {name: step.components[name] for name in step.order}
             asks = sorted(step.asks, key=lambda ask: ask.name)
             say(f"resolving {', '.join(ask.name for ask in asks)}")
-            async with _first_error(asyncio.TaskGroup()) as group:
+            async with patience.first_error(asyncio.TaskGroup()) as group:
                 tasks = {ask: group.create_task(self._candidate(ask, retry)) for ask in asks}
             answers |= {ask: task.result() for ask, task in tasks.items()}
+            retry.keep_answers()
 
-    async def _candidate(self, ask: negotiate.Ask, retry: _Retry) -> negotiate.Candidate:
+    async def _candidate(self, ask: negotiate.Ask, retry: patience.Patience) -> negotiate.Candidate:
         admission.refuse_part(ask)
         if ask.name in builtin.NAMES:
             found = builtin.candidate(ask)
@@ -195,9 +197,10 @@ class Preparation:
                 lambda: plane.resolve(ask, self._device.platform, None), f"the cloud to resolve {ask.name}"
             )
         self._store.save(found)
+        retry.note(ask, found)
         return found
 
-    async def _fetch(self, one: negotiate.Candidate, retry: _Retry, limit: asyncio.Semaphore) -> None:
+    async def _fetch(self, one: negotiate.Candidate, retry: patience.Patience, limit: asyncio.Semaphore) -> None:
         manifest = recipe.choose(one.recipe, self._device.platform)
         for artifact in manifest.artifacts if manifest is not None else ():
             async with limit:
@@ -209,7 +212,7 @@ class Preparation:
                     what = f"{recipe.file_name(artifact)} of {one.name} {one.version}"
                     raise errors.NucleusError("IO_ERROR", f"cannot prepare {what}: {error}") from error
 
-    async def _download(self, one: negotiate.Candidate, artifact: recipe.Artifact, retry: _Retry) -> None:
+    async def _download(self, one: negotiate.Candidate, artifact: recipe.Artifact, retry: patience.Patience) -> None:
         fetcher = self.fetcher
         what = f"{recipe.file_name(artifact)} of {one.name} {one.version}"
         if fetcher is None or not one.arn:
@@ -237,62 +240,6 @@ def _check_users(wanted: document.Document) -> None:
         except users.Unknown as error:
             why = f"cannot run {name} {wish.version} as runWith.posixUser says: {error}"
             raise errors.NucleusError("RUN_WITH_CONFIG_NOT_VALID", why) from None
-
-
-class _Retry:
-    """The one retry loop of deployments: exponential with jitter, until the deadline of the document."""
-
-    def __init__(self, record: deployments.Record, say: Say, cancelled: asyncio.Event, local_once_s: float) -> None:
-        wanted = record.document
-        self._until = time.monotonic() + wanted.deadline_s if wanted.deadline_s else float("inf")
-        self._once_s = local_once_s if record.source == deployments.LOCAL else None
-        self._say = say
-        self._cancelled = cancelled
-
-    async def once(self, call: Callable[[], Awaitable[T]]) -> T:
-        """One try where there is another way; short for a local deployment: a network may swallow everything."""
-        try:
-            async with asyncio.timeout(self._once_s):
-                return await call()
-        except TimeoutError:
-            raise dataplane.Unavailable("NETWORK_ERROR", f"no answer of the cloud within {self._once_s} s") from None
-
-    async def until_answered(self, call: Callable[[], Awaitable[T]], what: str) -> T:
-        pause = RETRY_FIRST_S
-        while True:
-            try:
-                return await call()
-            except dataplane.Unavailable as error:
-                if self._cancelled.is_set() or time.monotonic() + pause > self._until:
-                    raise
-                self._say(f"{what} ({error.detail})")
-            try:
-                async with asyncio.timeout(pause / 2 + random.uniform(0, pause / 2)):  # noqa: S311  jitter
-                    await self._cancelled.wait()
-            except TimeoutError:
-                pause = min(pause * 2, RETRY_MAX_S)
-
-
-class _first_error:  # noqa: N801  reads as the function it is
-    """A TaskGroup whose first NucleusError comes out as itself instead of in an ExceptionGroup."""
-
-    def __init__(self, group: asyncio.TaskGroup) -> None:
-        self._group = group
-
-    async def __aenter__(self) -> asyncio.TaskGroup:
-        return await self._group.__aenter__()
-
-    async def __aexit__(self, *details: object) -> None:
-        try:
-            await self._group.__aexit__(*details)  # type: ignore[arg-type]  # passed through unchanged
-        except BaseExceptionGroup as failed:
-            known, _ = failed.split(errors.NucleusError)
-            if known is None:
-                raise
-            first: BaseException = known
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
-            raise first from None
 
 
 def _none(ask: negotiate.Ask) -> errors.NucleusError:

@@ -31,6 +31,14 @@ class Failure(Struct, frozen=True, omit_defaults=True):
     cause: str
 
 
+class Answer(Struct, frozen=True):
+    """What the cloud answered for a component and all that was required of it by (requirer, range)."""
+
+    name: str
+    requirements: tuple[tuple[str, str], ...]
+    version: str
+
+
 class Record(Struct, kw_only=True, omit_defaults=True):
     """Everything that must survive a crash about one deployment. `carrier` is the job id or the shadow version."""
 
@@ -42,6 +50,7 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     caller: str = ""
     request: local.LocalRequest | None = None  # of a local deployment: its document is made when it begins
     taken: tuple[tuple[str, str], ...] = ()  # recipes that came with a local deployment: kept while it is open
+    answers: tuple[Answer, ...] = ()  # of the cloud, while it is prepared
     resolved: dict[str, str] = {}  # component -> version
     groups: tuple[str, ...] | None = None  # thing groups this device was in when it asked; None: not known
     previous: dict[str, component.Component] | None = None  # set before the commit: what a way back leads to
