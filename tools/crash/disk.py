@@ -14,7 +14,8 @@ from typing import Any
 
 CONTENT = ("lost", "torn", "written")
 NAMES = ("old", "new")
-FOLDERS = ("config", "deployments", "packages/recipes")
+FOLDERS = ("config", "deployments", "packages/recipes", "alts")
+LINK = b"\0link to "  # begins the content of what is a symbolic link
 
 
 class _File:
@@ -27,7 +28,7 @@ class Disk:
     """Files below one folder, as far as `host` writes them."""
 
     def __init__(self, root: Path) -> None:
-        self._durable: dict[str, _File] = {str(path): _File(path.read_bytes()) for path in _durable_files(root)}
+        self._durable: dict[str, _File] = {str(path): _File(_read(path)) for path in _durable_files(root)}
         self._volatile = dict(self._durable)
 
     def perform(self, operation: dict[str, Any]) -> None:
@@ -43,8 +44,16 @@ class Disk:
                 self._volatile[path].current = self._volatile[path].current[: operation["length"]]
             case "rename":
                 self._volatile[operation["to"]] = self._volatile.pop(path)
+            case "symlink":
+                self._volatile[path] = _File(LINK + operation["target"].encode())
+            case "unlink":
+                self._volatile.pop(path, None)
             case "fsync":
                 self._sync(path)
+            case "sync":
+                for file in self._volatile.values():
+                    file.synced = file.current
+                self._durable = dict(self._volatile)
 
     def _sync(self, path: str) -> None:
         if path in self._volatile:
@@ -67,7 +76,7 @@ def states(before: Path, operations: list[dict[str, Any]]) -> Iterator[tuple[str
     """Every different disk that the loss of power after any operation may leave, with a name for it."""
     disk = Disk(before)
     inside = tuple(f"{before}/{folder}" for folder in FOLDERS)
-    operations = [one for one in operations if one["path"].startswith(inside)]
+    operations = [one for one in operations if one["path"].startswith(inside) or one["op"] == "sync"]
     seen: set[int] = set()
     for number, operation in enumerate(operations):
         disk.perform(operation)
@@ -86,7 +95,31 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def _durable_files(root: Path) -> Iterator[Path]:
     for folder in FOLDERS:
-        yield from (path for path in (root / folder).rglob("*") if path.is_file())
+        links = (path for path in (root / folder).glob("*") if path.is_symlink())
+        files = (path for path in (root / folder).rglob("*") if path.is_file() and not path.is_symlink())
+        yield from itertools.chain(links, files if folder != "alts" else _launches(root))
+
+
+def _launches(root: Path) -> Iterator[Path]:
+    """Of a launch directory only the file that says it is complete: the rest lies behind a barrier before it."""
+    yield from (path for path in (root / "alts").glob("*") if path.is_file() and not path.is_symlink())
+    yield from (path for path in (root / "alts").glob("*/python") if not path.parent.is_symlink())
+
+
+def _read(path: Path) -> bytes:
+    return LINK + str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
+
+
+def restore(root: Path, files: dict[str, bytes]) -> None:
+    """Makes the folders hold these files and links, and no others; what a launch directory holds besides stays."""
+    for path in list(_durable_files(root)):
+        path.unlink()
+    for name, data in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        if data.startswith(LINK):
+            Path(name).symlink_to(data.removeprefix(LINK).decode())
+        else:
+            Path(name).write_bytes(data)
 
 
 def _content(file: _File, content: str) -> bytes:

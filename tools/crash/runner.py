@@ -43,11 +43,11 @@ class Case:
         assert not wrong, f"{self.name}, undisturbed: {wrong}"
         return int(told["synced"])
 
-    def kill_at(self, number: int) -> list[str]:
-        """Kills at the n-th durable write, starts again, returns what is wrong then."""
+    def kill_at(self, number: int) -> list[str] | None:
+        """Kills at the n-th durable write, starts again, returns what is wrong then; None if there were fewer writes."""
         self._fresh()
         if self._run("--kill-after", str(number)) is not None:
-            return []  # this run made fewer writes: nothing to kill
+            return None
         told = self._run()
         return [f"{self.name}, killed at write {number}: {one}" for one in self._judge(told or {})]
 
@@ -58,11 +58,7 @@ class Case:
     def power_lost(self, label: str, files: dict[str, bytes]) -> list[str]:
         """Starts a device on a rebuilt disk, returns what is wrong at its end."""
         self._fresh()
-        for folder in disk.FOLDERS:
-            shutil.rmtree(self._root / folder, ignore_errors=True)
-        for path, data in files.items():
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            Path(path).write_bytes(data)
+        disk.restore(self._root, files)
         told = self._run()
         return [f"{self.name}, power lost after {label}: {one}" for one in self._judge(told or {})]
 
@@ -114,30 +110,27 @@ def run(
 
     Returns how many were tried and what was wrong.
     """
-    tried, wrong = 0, []
+    tried = 0
+    wrong: list[str] = []
     for name in scenarios.SCENARIOS:
-        case = Case(folder, name)
-        places: list[int] = list(range(1, case.kills() + 1))
-        rebuilt = case.disks()
-        if seed is not None:
-            chosen = random.Random(seed)
-            places, rebuilt = (
-                chosen.sample(places, min(kills, len(places))),
-                chosen.sample(rebuilt, min(disks, len(rebuilt))),
-            )
-        for place in places:
-            wrong += case.kill_at(place)
-        for label, files in rebuilt:
-            wrong += case.power_lost(label, files)
-        tried += len(places) + len(rebuilt)
-        print(f"{name}: {len(places)} kills, {len(rebuilt)} disks, {len(wrong)} wrong so far", flush=True)
+        found = _all_of(Case(folder, name), seed, kills, disks)
+        tried, wrong = tried + found[0], wrong + found[1]
     for good in (True, False):
-        updating = update.UpdateCase(folder, good=good)
-        places = list(range(1, updating.kills() + 1))
-        if seed is not None:
-            places = random.Random(seed).sample(places, min(updates, len(places)))
-        for place in places:
-            wrong += updating.kill_at(place)
-        tried += len(places)
-        print(f"{updating.name}: {len(places)} kills, {len(wrong)} wrong so far", flush=True)
+        found = _all_of(update.UpdateCase(folder, good=good), seed, updates, updates)
+        tried, wrong = tried + found[0], wrong + found[1]
     return tried, wrong
+
+
+def _all_of(case: Case | update.UpdateCase, seed: int | None, kills: int, disks: int) -> tuple[int, list[str]]:
+    """Places and disks of one scenario: how many were tried, and what was wrong."""
+    places, rebuilt = list(range(1, case.kills() + 1)), case.disks()
+    if seed is not None:
+        chosen = random.Random(seed)
+        places = chosen.sample(places, min(kills, len(places)))
+        rebuilt = chosen.sample(rebuilt, min(disks, len(rebuilt)))
+    ends = [found for place in places if (found := case.kill_at(place)) is not None]
+    killed = len(ends)
+    ends += [case.power_lost(label, files) for label, files in rebuilt]
+    wrong = [one for end in ends for one in end]
+    print(f"{case.name}: {killed} kills, {len(rebuilt)} disks, {len(wrong)} wrong", flush=True)
+    return len(ends), wrong
