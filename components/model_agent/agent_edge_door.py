@@ -133,6 +133,8 @@ def _make_way(path: str) -> None:
 
 
 def _settings(given: str) -> Mapping[str, Any]:
+    if given.startswith("{configuration:"):
+        return {}  # the nucleus left the placeholder: a configuration from before there was this door
     try:
         settings = json.loads(given) if given else {}
     except ValueError as error:

@@ -13,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import agent_aliases
+import agent_check
+import agent_registry
 import model_client
 import numpy as np
 import onnx
@@ -212,3 +215,27 @@ def test_offer_when_larger_than_the_limit_then_refused_without_reading_it_all(sc
         file.truncate(600 * 1024 * 1024)  # a hole: it takes no space on the disk
 
     assert "is larger than" in scene.refused(folder)
+
+
+def test_load_over_a_door_when_signed_or_not_then_judged_for_the_component_that_its_manifest_names(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(scene.device.agent_files)  # where marram_signing.py lies
+    registry = agent_registry.Registry.open(tmp_path / "store")
+    aliases = agent_aliases.Aliases(registry, 0, scene.device.root)
+    folder, owner = scene.model(OFFERED), "door:edge-manager"
+
+    with pytest.raises(agent_check.RefusedError, match="SIGNATURE_MISSING"):
+        aliases.load(owner, "mine", folder)
+    THEIRS.sign(folder, OFFERED)
+    with pytest.raises(agent_check.RefusedError, match="SIGNING_KEY_UNKNOWN"):
+        aliases.load(owner, "mine", folder)
+    OURS.sign(folder, OFFERED)
+    aliases.load(owner, "mine", folder)
+    with pytest.raises(agent_aliases.TakenError):
+        aliases.load(owner, "mine", folder)
+    (scene.device.root / "security_floors.json").write_text(json.dumps({parts.MODEL_NAME: "2.0.0"}))
+    with pytest.raises(agent_check.RefusedError, match="SECURITY_FLOOR"):
+        aliases.load(owner, "other", folder)
+    assert [each["alias"] for each in aliases.listed()] == ["mine"]
+    registry.close()

@@ -227,3 +227,32 @@ def test_door_when_a_token_is_wanted_then_loading_without_it_is_denied(packages:
         "capture": "FAILED_PRECONDITION",
         "unload with": "OK",
     }
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ("{", "no JSON"),
+        ("[]", "no object"),
+        ('{"socketPath": "e.sock", "models": "many"}', "models"),
+        ('{"socketPath": "e.sock", "allowUnauthenticatedLoad": "yes"}', "allowUnauthenticatedLoad"),
+        ('{"socketPath": "e.sock", "sagemaker_edge_core_folder_prefix": "../up"}', "part of a path"),
+        ('{"socketPath": "e.sock", "sagemaker_edge_core_capture_data_batch_size": 65}', "does not fit"),
+    ],
+)
+def test_agent_when_the_doors_settings_are_wrong_then_it_does_not_start_and_says_the_key(
+    device: parts.Device, settings: str, word: str
+) -> None:
+    process = device.start("marram.ModelAgent", device.agent_files / "agent.py", "--edge-manager", settings)
+
+    assert process.wait(parts.WAIT_S) == 1
+    assert word in device.log("marram.ModelAgent")
+
+
+@pytest.mark.parametrize("settings", ["", "{}", "{configuration:/edgeManager}", '{"socketPath": ""}'])
+def test_agent_when_the_door_is_not_configured_then_closed_and_the_rest_works(
+    device: parts.Device, settings: str
+) -> None:
+    device.start_agent(environment={"MARRAM_EDGE_MANAGER": settings})
+
+    assert "edge manager" not in device.log("marram.ModelAgent")
