@@ -35,6 +35,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[parts.Dev
     with parts.device() as device:
         repository = device.work("marram.ModelAgent") / "repository"
         models.identity(repository / "stored", "stored", {"x": "float32"}, "2.0.0")
+        models.identity(repository / "twin", "twin", {"x": "float32"}, "2.0.0")
         models.identity(repository / "damaged", "damaged", {"x": "float32"})
         (repository / "damaged/identity.onnx").write_bytes(b"no model")
         device.start_agent("--oip-http", "127.0.0.1:0", "--oip-grpc", "127.0.0.1:0")
@@ -93,6 +94,7 @@ def test_index_when_asked_then_what_answers_and_what_could(said: tuple[str, dict
         "power-curve": ("1.1.0", "READY"),
         "every": ("1.0.0", "READY"),
         "stored": ("", "UNAVAILABLE"),
+        "twin": ("", "UNAVAILABLE"),
         "damaged": ("", "UNAVAILABLE"),
     }
 
@@ -174,9 +176,10 @@ def test_repository_when_it_may_not_change_then_refused(
 def test_repository_when_it_may_change_then_models_come_and_go(said: tuple[str, dict[str, Any]]) -> None:
     steps = said[1]["repository"]
 
-    for step in ("load", "unload", "unload again", "load what answers", "load sent"):
+    for step in ("load", "load its twin", "load again", "unload", "unload its twin", "unload again", "load sent"):
         assert steps[step] == "answered: None"
-    assert (steps["loaded"], steps["unloaded"], steps["sent"]) == (True, False, True)
+    assert steps["load what answers"] == "answered: None"
+    assert (steps["loaded"], steps["unloaded"], steps["its twin"], steps["sent"]) == (True, False, True, True)
 
 
 def test_shared_memory_when_registered_then_tensors_travel_there(said: tuple[str, dict[str, Any]]) -> None:
