@@ -164,7 +164,7 @@ class ShadowSource:
         self._inbox = inbox
         self._log = log
         self._ask = asyncio.Event()
-        self._version = 0
+        self._version = self._at = 0
         self._last_arn = ""
         self._answers: dict[str, asyncio.Future[bool]] = {}
 
@@ -190,12 +190,8 @@ class ShadowSource:
             "statusDetails": details,
             "ggcVersion": status.VERSION,
         }
-        body = {
-            "shadowName": jobs.SHADOW,
-            "thingName": self._thing,
-            "state": {"reported": reported},
-            "clientToken": token,
-        }
+        body = {"shadowName": jobs.SHADOW, "thingName": self._thing, "state": {"reported": reported}}
+        body["clientToken"] = token
         answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._answers[token] = answer
         try:
@@ -229,10 +225,10 @@ class ShadowSource:
         self._settle(payload.get("clientToken"), True)
         state = _part(payload, "state")
         desired = _part(state, "desired")
-        version, at = payload.get("version"), payload.get("timestamp")
-        if not desired or not isinstance(version, int) or version < self._version:
-            return  # our own report, or older than what we have seen
-        self._version = version
+        version, at = payload.get("version"), _integer(payload.get("timestamp"))
+        if not desired or not isinstance(version, int) or (version < self._version and at <= self._at):
+            return  # our own report, or older than what we have seen; told later with less, the shadow was made anew
+        self._version, self._at = version, at
         config, wanted = desired.get("fleetConfig"), desired.get("desiredStatus")
         if config is None and wanted is not None and message.topic.endswith("/update/accepted"):
             self._ask.set()  # an update tells only what changed: which deployment is meant stands in the whole shadow
@@ -248,9 +244,7 @@ class ShadowSource:
         if settled or arn == self._last_arn:
             return
         self._last_arn = arn
-        _hand_on(
-            self._inbox, _object(config.encode()), deployments.SHADOW, arn, float(at) if isinstance(at, int) else 0.0
-        )
+        _hand_on(self._inbox, _object(config.encode()), deployments.SHADOW, arn, float(at))
 
 
 async def _ask_for_ever(connection: mqtt.Connection, ask: asyncio.Event, publish: Callable[[], Any]) -> None:
@@ -290,6 +284,10 @@ def _state(rejection: dict[str, Any]) -> str:
 def _part(data: dict[str, Any], key: str) -> dict[str, Any]:
     found = data.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _object(payload: bytes) -> dict[str, Any]:

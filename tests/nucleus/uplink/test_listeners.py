@@ -113,8 +113,8 @@ def notify(world: World, body: Any) -> None:
     world.connection.say(jobs.notify(THING), {"timestamp": 1, "jobs": body})
 
 
-def shadow(world: World, version: Any, state: Any, verb: str = "get") -> None:
-    world.connection.say(f"{jobs.shadow(THING)}/{verb}/accepted", {"version": version, "timestamp": 5, "state": state})
+def shadow(world: World, version: Any, state: Any, verb: str = "get", at: Any = 5) -> None:
+    world.connection.say(f"{jobs.shadow(THING)}/{verb}/accepted", {"version": version, "timestamp": at, "state": state})
 
 
 def desired(revision: int, wanted: str = "SUCCEEDED") -> dict[str, Any]:
@@ -209,6 +209,22 @@ async def test_shadow_when_older_or_repeated_then_ignored(world: World) -> None:
     shadow(world, 5, desired(2))
     shadow(world, 4, desired(1))
     shadow(world, 6, desired(2))
+
+    assert [one.id for one in world.inbox.records] == ["d2"]
+
+
+@pytest.mark.parametrize("verb", ["get", "update"])
+async def test_shadow_when_made_anew_with_version_1_then_its_deployment_is_taken(world: World, verb: str) -> None:
+    shadow(world, 57, desired(2), at=100)
+    shadow(world, 1, desired(3), verb, at=101)
+    shadow(world, 2, desired(4), at=102)
+
+    assert [one.id for one in world.inbox.records] == ["d2", "d3", "d4"]
+
+
+async def test_shadow_when_its_time_is_odd_then_the_version_alone_decides(world: World) -> None:
+    shadow(world, 5, desired(2), at="now")
+    shadow(world, 4, desired(1), at=None)
 
     assert [one.id for one in world.inbox.records] == ["d2"]
 
