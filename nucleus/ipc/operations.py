@@ -2,8 +2,7 @@
 
 A row's `service` is the accessControl service that must allow the caller (empty: no check); `resource` the request's
 member that names the resource, a literal in quotes, or a function of call and request that gives it. Request and response
-shapes are in nucleus/wire/shapes.py under the operation's name. A row without handler is an operation this daemon does not
-serve yet.
+shapes are in nucleus/wire/shapes.py under the operation's name.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ _ANY = "'*'"
 class Row(Struct, frozen=True):
     """One operation."""
 
-    handler: Handler | None = None
+    handler: Handler
     service: str = ""
     resource: str | Resource = ""
 
@@ -110,7 +109,7 @@ def serve(one: call.Call, payload: bytes, access: authorizer.Authorizer) -> Answ
     Raises OperationError; also for an operation that is unknown, because new clients know more than we do.
     """
     row = TABLE.get(one.operation)
-    if row is None or row.handler is None:
+    if row is None:
         name = rpc.NAMESPACE + one.operation
         raise rpc.OperationError("ServiceError", f"Operation {name} is not supported by this nucleus")
     if one.ports.faults is not None and one.ports.faults(one.operation):
@@ -137,7 +136,6 @@ async def _serve_later(
 ) -> Answer:
     """For a resource that has to be found out first."""
     access.require(one.caller, row.service, one.operation, await resource)
-    assert row.handler is not None  # serve said so
     answer = row.handler(one, request)
     return answer if isinstance(answer, dict) else await answer
 

@@ -29,7 +29,7 @@ SLICE = frozenset(
         "GetSecretValue",
         "UpdateThingShadow",
         "SubscribeToCertificateUpdates",
-        "GetClientDeviceAuthToken",
+        "AuthorizeClientDeviceAction",
     }
 )
 

@@ -19,7 +19,6 @@ from nucleus.wire import extensions, shapes
 from tests.nucleus import fakes_ipc
 
 Official = Callable[..., Any]
-UNSUPPORTED = sorted(name for name, row in operations.TABLE.items() if row.handler is None)
 
 
 def _json(value: Any) -> model.PublishMessage:
@@ -50,21 +49,6 @@ def test_connect_when_token_is_unknown_then_access_denied(world: fakes_ipc.World
 
 def test_table_when_compared_with_the_model_then_has_exactly_its_operations() -> None:
     assert set(operations.TABLE) == set(shapes.OPERATIONS) | set(extensions.OPERATIONS)
-
-
-@pytest.mark.parametrize("name", UNSUPPORTED)
-def test_operation_when_not_served_yet_then_service_error_and_connection_lives(official: Official, name: str) -> None:
-    client = official()
-    handlers = {"stream_handler": eventstreamrpc.StreamResponseHandler()} if shapes.OPERATIONS[name][3] else {}
-    snake = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_").replace("io_t_", "iot_")
-    operation = getattr(client.client, f"new_{snake}")(**handlers)
-
-    operation.activate(getattr(model, shapes.OPERATIONS[name][1])()).result(10)
-    with pytest.raises(model.ServiceError) as refused:
-        operation.get_response().result(10)
-
-    assert refused.value.message == f"Operation aws.greengrass#{name} is not supported by this nucleus"
-    assert client.list_components().components
 
 
 # ---- local publish and subscribe -----------------------------------------------------------------------------------------
@@ -439,6 +423,19 @@ def test_update_configuration_when_access_control_or_no_object_then_invalid_argu
 ) -> None:
     with pytest.raises(model.InvalidArgumentsError):
         official("test.App", {}).update_configuration(key_path=path, timestamp=_time(9000), value_to_merge=value)
+
+
+def test_update_configuration_when_it_lies_too_deep_then_invalid_arguments_and_nothing_is_written(
+    official: Official,
+) -> None:
+    client = official()
+    deep: Any = 1
+    for _ in range(400):
+        deep = {"a": deep}
+    for more in ({"value_to_merge": deep}, {"key_path": ["a"] * 400, "value_to_merge": 1}):
+        with pytest.raises(model.InvalidArgumentsError):
+            client.update_configuration(timestamp=_time(9000), **more)
+    assert client.get_configuration(key_path=[]).value.get("a") is None
 
 
 def test_update_configuration_when_caller_is_no_component_then_unauthorized(official: Official) -> None:
