@@ -9,11 +9,12 @@ from typing import Any
 
 import msgspec
 
-from nucleus.core import configuration, errors
+from nucleus.core import configuration, errors, values
 from nucleus.ipc import call
 from nucleus.wire import rpc
 
 _FORBIDDEN = "accesscontrol"
+DEPTH_LIMIT = 100  # ours: what is walked recursively must end
 _MISSING = object()
 
 
@@ -108,7 +109,10 @@ def _newer(tree: configuration.Tree, path: configuration.Path, value: Any, stamp
 
 
 def _check_storable(key_path: list[str], value: Any) -> None:
-    """Refuses text with lone surrogates, which the journal cannot hold, and empty names."""
+    """Refuses text with lone surrogates, which the journal cannot hold, empty names, and what lies too deep."""
+    if len(key_path) > DEPTH_LIMIT or values.is_deeper(value, DEPTH_LIMIT):
+        what = f"cannot update the configuration: it would be more than {DEPTH_LIMIT} levels deep"
+        raise rpc.OperationError("InvalidArgumentsError", what)
     try:
         msgspec.json.encode([key_path, value])
     except (UnicodeEncodeError, RecursionError) as error:

@@ -205,7 +205,8 @@ def test_restart_when_the_nucleus_restarts_then_connections_end_and_a_new_one_wo
 
     marram_nucleus.restart()
 
-    with pytest.raises((eventstreamrpc.ConnectionClosedError, eventstreamrpc.StreamClosedError)):
+    # RuntimeError: what awscrt says while its own thread has not yet noticed the end (4104).
+    with pytest.raises((eventstreamrpc.ConnectionClosedError, eventstreamrpc.StreamClosedError, RuntimeError)):
         official.get_configuration(key_path=["limit"])
     with app.client() as ipc:
         assert ipc.get_configuration("limit") == 1
