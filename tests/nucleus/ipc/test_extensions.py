@@ -44,3 +44,13 @@ def test_plan_when_a_request_has_the_wrong_shape_then_it_is_refused(world: fakes
 
 def test_table_when_compared_with_the_shapes_then_every_operation_has_one() -> None:
     assert operations.TABLE.keys() == shapes.OPERATIONS.keys() | extensions.OPERATIONS.keys()
+
+
+def test_operation_when_nobody_knows_it_then_service_error_and_connection_lives(world: fakes_ipc.World) -> None:
+    token = world.do(lambda: world.add("test.App"))
+
+    with client.Client(str(world.path), token) as one:
+        with pytest.raises(client.IPCError, match="OfTomorrow is not supported by this nucleus") as refused:
+            one.call("OfTomorrow", {})
+        assert refused.value.code == "ServiceError"
+        assert "value" in one.call("GetConfiguration", {})
