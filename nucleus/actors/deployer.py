@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nucleus.actors import deployment, regret, reporter, retention, safe_mode, standing
+from nucleus.actors import deployment, overtaking, regret, reporter, retention, safe_mode, standing
 from nucleus.core import desired, document, errors, local, progress
 from nucleus.core import status as statuses
 from nucleus.host import logs
@@ -41,6 +41,7 @@ class Deployer:
         self._regret = regret.Regret(
             self._records, parts.configuration, parts.supervisor, submit=self.submit, save=self._reporter.save, log=log
         )
+        self._overtaking = overtaking.Overtaking(self._records, parts.preparation.is_unanswered, log)
         self._current: deployment.Deployment | None = None
         self._current_id = ""
         self._work = asyncio.Event()
@@ -73,9 +74,9 @@ class Deployer:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._reporter.run())
             while True:
-                waiting = [one for one in self._records if one.result is None]
-                if waiting:
-                    await self._carry_out(waiting[0])
+                record = self._overtaking.next()
+                if record is not None:
+                    await self._carry_out(record)
                     continue
                 self._work.clear()
                 await self._regret.until(self._work)
@@ -85,7 +86,7 @@ class Deployer:
     def submit(self, record: deployments.Record) -> None:
         """Accepts a deployment durably; a duplicate delivery only makes its result be reported again."""
         known = self._find(record.id)
-        if known is not None and not _again(known, record):
+        if known is not None and not standing.again(known, record):
             if known.result is not None:
                 self._reporter.again(known)
             return
@@ -97,7 +98,7 @@ class Deployer:
         if record.source == deployments.SHADOW:
             self._cancel(lambda one: one.source == deployments.SHADOW, f"replaced by deployment {record.id}")
         self._log.info("deployment.queued", deployment=record.id, source=record.source)
-        record.result = self._stale(record)
+        record.result = standing.stale(self._parts.configuration, record)
         self._accept(record)
 
     def refuse(self, record: deployments.Record, error: errors.NucleusError) -> None:
@@ -163,17 +164,23 @@ class Deployer:
 
     async def _carry_out(self, record: deployments.Record) -> None:
         self._log.info("deployment.started", deployment=record.id, group=record.document.group)
-        self._current = deployment.Deployment(self._parts, record, lambda text: self._reporter.say(record, text))
+        self._current = deployment.Deployment(self._parts, record, lambda text: self._say(record, text))
         self._current_id = record.id
         self._reporter.say(record, "starting")
         try:
-            record.result = self._refresh(record) or await self._execute(self._current)
+            record.result = self._refresh(record) or await self._overtaking.carry(record, self._execute(self._current))
         finally:
             self._current, self._current_id = None, ""
+        if record.result is None:
+            return  # it has given way
         self._finish(record)
         async with self._files:
             self._clean()
         await self._parts.bootstrapper.tidy(self._records)
+
+    def _say(self, record: deployments.Record, text: str) -> None:
+        self._reporter.say(record, text)
+        self._overtaking.look()
 
     async def _execute(self, one: deployment.Deployment) -> statuses.Result:
         try:
@@ -204,7 +211,7 @@ class Deployer:
                 )
             except errors.NucleusError as error:
                 return statuses.failure(progress.Failed((error.code,), error.detail), "FAILED_NO_STATE_CHANGE")
-        return self._stale(record)
+        return standing.stale(self._parts.configuration, record)
 
     def _accept(self, record: deployments.Record) -> None:
         record.number = max((one.number for one in self._records), default=0) + 1
@@ -220,6 +227,7 @@ class Deployer:
             self._finish(record)
         self._work.set()
         self._reporter.wake()
+        self._overtaking.look()
 
     def _finish(self, record: deployments.Record) -> None:
         assert record.result is not None
@@ -240,7 +248,8 @@ class Deployer:
         self._reporter.ended(record)
 
     def _clean(self) -> None:
-        keep = retention.kept(self._records, self._parts.configuration.tree, self._regret.candidate())
+        running = self._parts.supervisor.health()
+        keep = retention.kept(self._records, self._parts.configuration.tree, self._regret.candidate(), running)
         removed = self._parts.components.clean(keep)
         if removed:
             self._log.info("components.cleaned", removed=", ".join(removed))
@@ -253,14 +262,6 @@ class Deployer:
 
     def _find(self, deployment_id: str) -> deployments.Record | None:
         return next((one for one in self._records if one.id == deployment_id), None)
-
-    def _stale(self, record: deployments.Record) -> statuses.Result | None:
-        """A revision older than the last processed one of its group is refused (spec/nucleus.md 5.6)."""
-        newest = desired.last_created_ms(self._parts.configuration.tree, record.document.group)
-        if record.source == deployments.LOCAL or record.document.created_ms >= newest:
-            return None
-        cause = f"{record.document.group} was created before a deployment of that group that is already processed"
-        return statuses.rejected("REJECTED_STALE_DEPLOYMENT", cause)
 
     def _roots(self, group: str) -> dict[str, str]:
         return desired.roots(self._parts.configuration.tree).get(group, {})
@@ -291,10 +292,3 @@ class Deployer:
         self._log.info("deployment.cancelling", deployment=record.id, why=why)
         self._reporter.save(record)
         return True
-
-
-def _again(known: deployments.Record, record: deployments.Record) -> bool:
-    """Whether a job that has ended here shall run again: queued anew (back in its group), or not cancelled after all."""
-    if known.result is None or record.source != deployments.JOB:
-        return False
-    return known.queued_ms != record.queued_ms or known.result.status == statuses.CANCELED

@@ -6,6 +6,7 @@ The one retry loop of deployments. Answers are kept in the deployment's record, 
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import random
 import time
@@ -21,6 +22,7 @@ Say = Callable[[str], None]
 Keep = Callable[[deployments.Record], None]
 
 RETRY_FIRST_S, RETRY_MAX_S = 1.0, 60.0
+FORGET_S = 86_400.0
 
 
 def answered(record: deployments.Record, store: components.ComponentStore) -> dict[negotiate.Ask, negotiate.Candidate]:
@@ -34,6 +36,21 @@ def answered(record: deployments.Record, store: components.ComponentStore) -> di
     return found
 
 
+class Waits:
+    """Of all deployments: whose questions are unanswered now, and until when (monotonic) each may ask, overtaken or not."""
+
+    def __init__(self) -> None:
+        self.unanswered: collections.Counter[str] = collections.Counter()
+        self._until: dict[tuple[str, int], float] = {}
+
+    def until(self, record: deployments.Record) -> float:
+        if not record.document.deadline_s:
+            return float("inf")
+        now = time.monotonic()
+        self._until = {one: at for one, at in self._until.items() if at > now - FORGET_S}
+        return self._until.setdefault((record.id, record.number), now + record.document.deadline_s)
+
+
 class Patience:
     """The one retry loop of deployments: exponential with jitter, until the deadline of the document."""
 
@@ -44,14 +61,15 @@ class Patience:
         cancelled: asyncio.Event,
         local_once_s: float,
         keep: Keep | None = None,
+        waits: Waits | None = None,
     ) -> None:
-        wanted = record.document
-        self._until = time.monotonic() + wanted.deadline_s if wanted.deadline_s else float("inf")
         self._once_s = local_once_s if record.source == deployments.LOCAL else None
         self._say = say
         self._cancelled = cancelled
         self._record = record
         self._keep = keep
+        self._waits = waits if waits is not None else Waits()
+        self._until = self._waits.until(record)
         self._noted: list[deployments.Answer] = []
 
     def note(self, ask: negotiate.Ask, found: negotiate.Candidate) -> None:
@@ -77,18 +95,29 @@ class Patience:
 
     async def until_answered(self, call: Callable[[], Awaitable[T]], what: str) -> T:
         pause = RETRY_FIRST_S
-        while True:
-            try:
-                return await call()
-            except dataplane.Unavailable as error:
+        try:
+            return await call()
+        except dataplane.Unavailable as error:
+            self._waits.unanswered[self._record.id] += 1
+            failed = error
+        try:
+            while True:
                 if self._cancelled.is_set() or time.monotonic() + pause > self._until:
-                    raise
-                self._say(f"{what} ({error.detail})")
-            try:
-                async with asyncio.timeout(pause / 2 + random.uniform(0, pause / 2)):  # noqa: S311  jitter
-                    await self._cancelled.wait()
-            except TimeoutError:
+                    raise failed
+                self._say(f"{what} ({failed.detail})")
+                await self._pause(pause)
                 pause = min(pause * 2, RETRY_MAX_S)
+                try:
+                    return await call()
+                except dataplane.Unavailable as error:
+                    failed = error
+        finally:
+            self._waits.unanswered[self._record.id] -= 1
+
+    async def _pause(self, at_most_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s / 2 + random.uniform(0, at_most_s / 2)):  # noqa: S311  jitter
+                await self._cancelled.wait()
 
 
 class first_error:  # noqa: N801  reads as the function it is

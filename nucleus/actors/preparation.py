@@ -55,6 +55,11 @@ class Preparation:
         self.fetcher = fetcher
         self._tree = tree
         self._log = log
+        self._waits = patience.Waits()
+
+    def is_unanswered(self, deployment_id: str) -> bool:
+        """Whether this deployment waits for a network that does not answer; nothing has changed by then."""
+        return self._waits.unanswered[deployment_id] > 0
 
     @property
     def fault_file(self) -> Path:
@@ -75,7 +80,7 @@ class Preparation:
         self, record: deployments.Record, say: Say, cancelled: asyncio.Event, keep: patience.Keep | None = None
     ) -> Ready:
         """Raises NucleusError; everything done so far (answers, downloads) is kept for the next try, also after a restart."""
-        retry = patience.Patience(record, say, cancelled, self._local_once_s, keep)
+        retry = patience.Patience(record, say, cancelled, self._local_once_s, keep, self._waits)
         resolved = await self._resolve(record, retry, say)
         limit = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
         say("downloading artifacts")

@@ -6,7 +6,7 @@ Its value is `<id>` (in force, not decided), `<id> settled` (decided, only its r
 
 from __future__ import annotations
 
-from nucleus.core import configuration, document, undo
+from nucleus.core import configuration, desired, document, status, undo
 from nucleus.host import launch, logs
 from nucleus.store import configuration as configuration_store
 from nucleus.store import deployments
@@ -105,6 +105,22 @@ def give_up_on_loops(
         records_store.save(record)
         if record.failure is not None and (must_return(record) or record.document.failure_policy == document.ROLLBACK):
             roll_back_configuration(store, record)
+
+
+def again(known: deployments.Record, record: deployments.Record) -> bool:
+    """Whether a job that has ended here shall run again: queued anew (back in its group), or not cancelled after all."""
+    if known.result is None or record.source != deployments.JOB:
+        return False
+    return known.queued_ms != record.queued_ms or known.result.status == status.CANCELED
+
+
+def stale(store: Store, record: deployments.Record) -> status.Result | None:
+    """A revision older than the last processed one of its group is refused (spec/nucleus.md 5.6)."""
+    newest = desired.last_created_ms(store.tree, record.document.group)
+    if record.source == deployments.LOCAL or record.document.created_ms >= newest:
+        return None
+    cause = f"{record.document.group} was created before a deployment of that group that is already processed"
+    return status.rejected("REJECTED_STALE_DEPLOYMENT", cause)
 
 
 def _marked(store: Store) -> str:
