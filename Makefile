@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 .PHONY: demo test check format bench crash conformance walk catalogues fuzz ipc-soak ipc-matrix continuity train protos clean
 
-demo: .venv/.stamp
+demo: .venv/.demo
 	$(BIN)/marram demo
 
 test: .venv/.stamp
@@ -59,9 +59,15 @@ train: .venv/.stamp
 protos: .venv/.stamp
 	cd components/model_agent && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. *.proto
 
-.venv/.stamp: pyproject.toml
+# The demo needs less than the tests, which bring other people's clients and generators.
+.venv/.demo: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing Marram and what it needs into .venv (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@touch $@
+
+.venv/.stamp: .venv/.demo
+	@echo "Installing what the tests need into .venv (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
 	@touch $@
 
