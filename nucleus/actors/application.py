@@ -19,9 +19,17 @@ REMOVAL_S = 180.0  # Shutdown 15 s, processes 5 s each, Uninstall 120 s
 
 
 class Hands:
-    """`say` is told, whenever it changes, what is waited for."""
+    """`say` is told, whenever it changes, what is waited for. `left` is a sentence on removals that were not waited for."""
 
-    def __init__(self, running: supervisor.Supervisor, say: Callable[[str], None], log: logs.Log) -> None:
+    def __init__(
+        self,
+        running: supervisor.Supervisor,
+        say: Callable[[str], None],
+        log: logs.Log,
+        removal_s: float = REMOVAL_S,
+    ) -> None:
+        self.left = ""
+        self._removal_s = removal_s
         self._running = running
         self._say = say
         self._log = log
@@ -33,7 +41,7 @@ class Hands:
         """
         running = self._running
         health = running.health()
-        actual = {name: one for name in health if (one := running.component(name)) is not None}
+        actual = {name: one for name in health if (one := running.component(name, staying=True)) is not None}
         broken = [name for name, one in health.items() if one.state is State.BROKEN and name not in excused]
         generations = {}
         for step in plan.plan(actual, target, broken=broken).steps:
@@ -61,17 +69,26 @@ class Hands:
             except TimeoutError:
                 continue
 
+    def said(self) -> str:
+        """`left` to follow another sentence."""
+        return self.left and f". {self.left}"
+
     async def remove(self, names: frozenset[str]) -> None:
-        """Stops, uninstalls and forgets components, dependents first; gives up after REMOVAL_S, with an error logged."""
+        """Stops, uninstalls and forgets components, dependents first. After `removal_s` it is not waited for any more:
+        the supervisor takes them out when they have ended, and `left` says so."""
         running = self._running
         for name in plan.plan({n: c for n in names if (c := running.component(n)) is not None}, {}).removals:
             self._log.info("deployment.removing", component=name.name, reason=name.reason)
             running.remove(name.name)
         try:
-            async with asyncio.timeout(REMOVAL_S):
+            async with asyncio.timeout(self._removal_s):
                 while left := sorted(names & running.health().keys()):
                     self._say(f"removing {', '.join(left)}")
                     await running.changed(running.revision)
         except TimeoutError:
             stuck = ", ".join(sorted(names & running.health().keys()))
             self._log.error("deployment.removal_timed_out", components=stuck)
+            self.left = (
+                f"{stuck} had not ended {self._removal_s:g} s after it was told to (Shutdown and Uninstall may still run): "
+                "it is taken out when it has"
+            )

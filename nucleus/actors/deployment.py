@@ -41,6 +41,7 @@ class Parts(Struct, frozen=True):
     validation: validation.Validation
     log: logs.Log
     write_again_s: float = WRITE_AGAIN_S
+    removal_s: float = application.REMOVAL_S
 
 
 class Cancelled(Exception):  # noqa: N818  not an error
@@ -55,7 +56,7 @@ class Deployment:
         self._record = record
         self._say = say
         self._log = parts.log.bind(deployment=record.id)
-        self._hands = application.Hands(parts.supervisor, say, self._log)
+        self._hands = application.Hands(parts.supervisor, say, self._log, parts.removal_s)
         self._cancelled = asyncio.Event()  # kept for what asks between two steps; `_interruptible` ends a wait at once
         self._interruptible: asyncio.Timeout | None = None
         self._ending = False
@@ -115,7 +116,7 @@ class Deployment:
     def _settled_result(self) -> status.Result:
         failed = self._record.failure
         if failed is None:
-            return status.success()
+            return status.success(self._hands.left)
         return status.failure(progress.Failed(failed.stack, failed.cause), "FAILED_ROLLBACK_NOT_REQUESTED")
 
     async def _durably(self, write: Callable[[], None]) -> None:
@@ -259,9 +260,8 @@ class Deployment:
     def _keep_way_back(self, changes: tuple[configuration.Change, ...]) -> None:
         """For the time in which success may be regretted: the way back from behind the last commit."""
         record, wanted = self._record, self._record.document
-        if record.failure is not None or wanted.failure_policy == document.DO_NOTHING:
-            return
-        if not wanted.regret_s or not record.changed:
+        unwanted = record.failure is not None or wanted.failure_policy == document.DO_NOTHING
+        if unwanted or not wanted.regret_s or not record.changed:
             return
         before = self._parts.configuration.tree
         if record.regret_until_ms:
@@ -286,7 +286,7 @@ class Deployment:
         )
         await self._hands.remove(frozenset(parts.supervisor.health()) - frozenset(previous))
         verdict = await self._hands.watch(expected)
-        failure = progress.Failed(failure.stack, failure.cause + parts.supervisor.keeper.said())
+        failure = progress.Failed(failure.stack, failure.cause + parts.supervisor.keeper.said() + self._hands.said())
         if stuck or isinstance(verdict, progress.Failed):
             why = verdict.cause if isinstance(verdict, progress.Failed) else stuck
             also = progress.Failed(failure.stack, f"{failure.cause}. The way back failed too: {why}")

@@ -154,9 +154,9 @@ class Supervisor:
             await self._news.wait()
         return self.revision
 
-    def component(self, name: str) -> Component | None:
+    def component(self, name: str, *, staying: bool = False) -> Component | None:
         known = self._runners.get(name)
-        return known.record if known is not None else None
+        return known.record if known is not None and not (staying and known.removing) else None
 
     def token(self, name: str) -> str:
         """The component's token, 16 upper-case letters, the same until it is removed. Raises KeyError."""

@@ -19,19 +19,23 @@ SUCCEEDED, FAILED, REJECTED, CANCELED = "SUCCEEDED", "FAILED", "REJECTED", "CANC
 
 
 class Result(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a deployment ended. `detailed` is a word of spec 5.13 (SUCCESSFUL, FAILED_ROLLBACK_COMPLETE, …)."""
+    """How a deployment ended. `detailed` is a word of spec 5.13 (SUCCESSFUL, FAILED_ROLLBACK_COMPLETE, …).
+
+    `note` is what there is to know of a success.
+    """
 
     status: str
     detailed: str
     cause: str = ""
     stack: tuple[str, ...] = ()
+    note: str = ""
 
     def types(self) -> tuple[str, ...]:
         return errors.error_types(self.stack)
 
 
-def success() -> Result:
-    return Result(status=SUCCEEDED, detailed="SUCCESSFUL")
+def success(note: str = "") -> Result:
+    return Result(status=SUCCEEDED, detailed="SUCCESSFUL", note=note)
 
 
 def failure(failed: progress.Failed, detailed: str) -> Result:
@@ -53,6 +57,8 @@ def job_details(result: Result) -> dict[str, str]:
         details["deployment-failure-cause"] = result.cause
         details["deployment-error-stack"] = f"[{', '.join(result.stack)}]"
         details["deployment-error-types"] = f"[{', '.join(result.types())}]"
+    if result.note:
+        details["marram-note"] = result.note
     return {key: value[:MAX_DETAIL] for key, value in details.items()}
 
 
@@ -65,6 +71,8 @@ def details(result: Result) -> dict[str, Any]:
             "errorStack": list(result.stack),
             "errorTypes": list(result.types()),
         }
+    if result.note:
+        found["marramNote"] = result.note[:MAX_DETAIL]
     return found
 
 

@@ -11,7 +11,17 @@ from typing import Any
 
 import yaml
 
-from nucleus.actors import bootstrap, bootstrap_step, consent, deployer, deployment, preparation, supervisor, validation
+from nucleus.actors import (
+    application,
+    bootstrap,
+    bootstrap_step,
+    consent,
+    deployer,
+    deployment,
+    preparation,
+    supervisor,
+    validation,
+)
 from nucleus.core import builtin, desired, document, errors, negotiate, run_as, status
 from nucleus.core.lifecycle import Effect
 from nucleus.host import files, launch, logs, places, process
@@ -91,6 +101,7 @@ class Device:
         write_again_s: float = deployment.WRITE_AGAIN_S,
         plane: Plane | None = None,
         local_once_s: float = preparation.LOCAL_ONCE_S,
+        removal_s: float = application.REMOVAL_S,
     ) -> None:
         self.places = places.Places(root)
         self.log = self._prepared()
@@ -118,6 +129,7 @@ class Device:
             validation=self.validation,
             log=self.log,
             write_again_s=write_again_s,
+            removal_s=removal_s,
         )
         sources = {deployments.JOB: self.reports, deployments.SHADOW: self.reports}
         self.deployer = deployer.Deployer(parts, sources=sources, on_end=self.ended.put_nowait, log=self.log)
