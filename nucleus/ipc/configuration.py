@@ -5,6 +5,7 @@ Every component may read every component's configuration and write its own, exce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -20,9 +21,14 @@ _MISSING = object()
 
 def get(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     """A map comes back as it is, a leaf as `{"<its name>": value}`; names match whatever their case."""
-    name = request.get("componentName") or one.caller
-    path = _path(name, request.get("keyPath", []))
-    tree = one.ports.configuration.tree
+    name, store = request.get("componentName") or one.caller, one.ports.configuration
+    keys = tuple(request.get("keyPath", ()))
+    if len(keys) > DEPTH_LIMIT:
+        raise _not_found(name, _path(name, keys))
+    return store.derived((name, *keys), lambda: _get(store.tree, name, _path(name, keys)))
+
+
+def _get(tree: configuration.Tree, name: str, path: configuration.Path) -> dict[str, Any]:
     above = configuration.find(tree, path[:-1])
     entry = above.nodes.get(path[-1].lower()) if isinstance(above, configuration.Tree) else None
     if entry is not None and isinstance(entry[1], configuration.Leaf):
@@ -82,7 +88,7 @@ def subscribe(one: call.Call, request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _path(component: str, key_path: list[str]) -> configuration.Path:
+def _path(component: str, key_path: Sequence[str]) -> configuration.Path:
     return ("services", component, "configuration", *key_path)
 
 

@@ -5,8 +5,8 @@ Only `app.py` knows who stands behind them; tests use the fakes of tests/nucleus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +22,7 @@ from nucleus.actors import (
 )
 from nucleus.core import component, configuration, explain, local, secrets
 
+T = TypeVar("T")
 Cancel = Callable[[], None]
 
 
@@ -71,6 +72,7 @@ class Configuration(Protocol):
     @property
     def tree(self) -> configuration.Tree: ...
     def now(self) -> int: ...
+    def derived(self, key: Hashable, make: Callable[[], T], /) -> T: ...
     def commit(self, changes: Sequence[configuration.Change], /) -> None: ...
     def watch(
         self, prefix: configuration.Path, callback: Callable[[tuple[configuration.Change, ...]], None], /

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nucleus.core import configuration, errors, values
 from nucleus.host import files, journal
@@ -21,8 +21,10 @@ from nucleus.host import files, journal
 LIMIT_RECORDS = 15_000  # the original's limit before it writes the tree anew
 LIMIT_BYTES = 8 << 20
 ASTRAY_S = 60.0  # a wall clock this far behind the stamps has been set back, or they were made by one that ran ahead
+DERIVED_KEPT = 1024
 _SNAPSHOT_CHANGES = 1_000  # per record, so that no line grows without bound
 
+T = TypeVar("T")
 Watcher = Callable[[tuple[configuration.Change, ...]], None]
 
 
@@ -31,6 +33,7 @@ class ConfigurationStore:
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
         self.tree = configuration.EMPTY
+        self._derived: dict[Hashable, Any] = {}
         self._path = directory / "configuration.journal"
         self._clock = clock
         self._highest = 0
@@ -56,6 +59,17 @@ class ConfigurationStore:
             told = f"{self._path}: left out {unknown} records that are not changes of a configuration"
             repaired = f"{repaired}; {told}" if repaired else told
         return repaired
+
+    def derived(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returned for this key since the last commit; it must be left as it is. What `make` raises is not kept."""
+        try:
+            found: T = self._derived[key]
+        except KeyError:
+            found = make()
+            if len(self._derived) >= DERIVED_KEPT:
+                self._derived.clear()
+            self._derived[key] = found
+        return found
 
     def close(self) -> None:
         if self._journal is not None:
@@ -128,6 +142,7 @@ class ConfigurationStore:
 
     def _take(self, tree: configuration.Tree, changes: Sequence[configuration.Change], highest: int = 0) -> None:
         self.tree = tree
+        self._derived.clear()
         self._highest = max([self._highest, highest, *(change.stamp for change in changes)])
 
     def _compact_if_long(self) -> None:

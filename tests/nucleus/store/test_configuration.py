@@ -276,3 +276,30 @@ def test_commit_when_any_updates_follow_each_other_then_reopening_gives_the_tree
 
     assert configuration.get(reopened(directory)[0].tree) == configuration.get(made.tree)
     assert dict(configuration.leaves(reopened(directory)[0].tree)) == dict(configuration.leaves(made.tree))
+
+
+def test_derived_when_nothing_is_committed_then_made_once_and_anew_behind_a_commit(
+    opened: store.ConfigurationStore,
+) -> None:
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(1)
+        return len(made)
+
+    assert [opened.derived("a", make), opened.derived("a", make), opened.derived("b", make)] == [1, 1, 2]
+    write(opened, ("x",), 1)
+    assert opened.derived("a", make) == 3
+
+
+def test_derived_when_keys_are_many_then_bounded_and_an_error_is_not_kept(opened: store.ConfigurationStore) -> None:
+    for number in range(store.DERIVED_KEPT * 2):
+        opened.derived(number, lambda: 0)
+    assert len(opened._derived) <= store.DERIVED_KEPT
+
+    def refuse() -> int:
+        raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        opened.derived("a", refuse)
+    assert opened.derived("a", lambda: 5) == 5
