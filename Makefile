@@ -36,7 +36,7 @@ walk: .venv/.stamp
 
 # Negotiations of random catalogues, all at once against one by one.
 catalogues: .venv/.stamp
-	MARRAM_CATALOGUES=10000 $(BIN)/python -m pytest -q --timeout 900 tests/nucleus/core/test_negotiate.py -k random_catalogues
+	MARRAM_CATALOGUES=10000 $(BIN)/python -m pytest -q --timeout 900 tests/nucleus/core/test_negotiate.py tests/nucleus/core/test_negotiate_sequential.py -k random_catalogues
 
 fuzz: .venv/.stamp
 	$(BIN)/python -m pytest -q --hypothesis-profile fuzz tests/corpus tests/nucleus/host/test_files.py tests/nucleus/wire -k 'random or replaced or overwritten'

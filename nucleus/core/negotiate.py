@@ -147,10 +147,14 @@ def _kept(choice: _Choice, ask: Ask) -> _Choice:
     """The choice for what is asked now, if more requirers only joined in and its version suits them as well.
 
     Then it is the answer to the new ask too: the greatest version for fewer requirers is the greatest for all of them.
-    This saves a question to the cloud for every requirer that is found later.
+    This saves a question to the cloud for every requirer that is found later. Not so if one that joined in names a
+    pre-release: that admits versions which were none before.
     """
     before, candidate = choice
-    if before == ask or not set(before.requirements) <= set(ask.requirements) or _wrong(ask, candidate):
+    asked_before, asked_now = set(before.requirements), set(ask.requirements)
+    if not asked_before < asked_now or _wrong(ask, candidate):
+        return choice
+    if any(version.Range.parse(range_).names_prerelease() for _, range_ in asked_now - asked_before):
         return choice
     return ask, candidate
 

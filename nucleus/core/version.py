@@ -132,6 +132,10 @@ class Range(Struct, frozen=True):
             case _:
                 return None
 
+    def names_prerelease(self) -> bool:
+        """Whether this range admits pre-releases to ranges it is joined with."""
+        return any(bound.version.prerelease for all_of in self.alternatives for bound in all_of)
+
     def __str__(self) -> str:
         return self.text
 
