@@ -104,9 +104,10 @@ class Bootstrapper:
         tasks = bootstrap.backward(previous, record.resolved, facts.forward)
         failure = await self._run_pending(record, tasks, "back", say)
         facts = record.bootstrap
+        stays = ""
         if facts.own is not None and self.launches.current() == facts.own.directory:
-            await asyncio.to_thread(self.launches.back)
-        other = facts.own is not None and facts.own.old != self._version
+            stays = await self._own_back(facts.own)
+        other = facts.own is not None and facts.own.old != self._version and not stays
         in_force = facts.asked is not None and bool(facts.restart_keys)
         code = bootstrap.owed(facts.back, restart=other or in_force)
         code = bootstrap.still_owed(code, facts.asked_back, launch=self.launch_id, boot=process.boot_id())
@@ -114,11 +115,21 @@ class Bootstrapper:
             self._note(record, asked_back=self._ask(code, facts.asked_back))
             await self._leave(code, say)
         await self._start_again(facts.forward, previous)
-        return failure.cause if failure is not None else ""
+        return failure.cause if failure is not None else stays
+
+    async def _own_back(self, own: bootstrap.OwnUpdate) -> str:
+        """Lets the old version be started next; returns why that cannot be, or ""."""
+        if await asyncio.to_thread(self.launches.back):
+            return ""
+        return (
+            f"the nucleus stays at version {self._version}, because {own.old} is not in a launch directory any more; "
+            f"deploy {release.COMPONENT} {own.old} to go back"
+        )
 
     async def tidy(self, records: Collection[deployments.Record]) -> None:
-        """Drops launch directories that no open deployment needs: thousands of files, so not in this thread."""
-        if any(one.result is None and one.bootstrap.own is not None for one in records):
+        """Drops launch directories that no deployment needs which is open, or may still be regretted: thousands of files,
+        so not in this thread."""
+        if any((one.result is None or one.undo) and one.bootstrap.own is not None for one in records):
             return
         try:
             await asyncio.to_thread(self.launches.tidy, ())

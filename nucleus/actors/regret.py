@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from nucleus.actors import standing, supervisor
+from nucleus.core import bootstrap
 from nucleus.core.lifecycle import State
 from nucleus.host import logs
 from nucleus.store import deployments
@@ -110,5 +111,6 @@ def _back(record: deployments.Record, cause: str, now_ms: int) -> deployments.Re
         broken=record.broken,
         undo=record.undo,
         failure=deployments.Failure(("COMPONENT_UPDATE_ERROR", "COMPONENT_BROKEN"), cause),
+        bootstrap=bootstrap.Facts(own=record.bootstrap.own),  # the nucleus goes back with the rest
         regrets=record.id,
     )

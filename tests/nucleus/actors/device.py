@@ -22,7 +22,7 @@ from nucleus.actors import (
     supervisor,
     validation,
 )
-from nucleus.core import builtin, desired, document, errors, negotiate, run_as, status
+from nucleus.core import builtin, desired, document, errors, negotiate, release, run_as, status
 from nucleus.core.lifecycle import Effect
 from nucleus.host import files, launch, logs, places, process
 from nucleus.store import components, deployments
@@ -102,6 +102,7 @@ class Device:
         plane: Plane | None = None,
         local_once_s: float = preparation.LOCAL_ONCE_S,
         removal_s: float = application.REMOVAL_S,
+        version: str = release.VERSION,
     ) -> None:
         self.places = places.Places(root)
         self.log = self._prepared()
@@ -120,7 +121,7 @@ class Device:
         records = records or deployments.DeploymentStore(self.places)
         parts = deployment.Parts(
             store=records,
-            bootstrapper=self._bootstrapper(records, environment),
+            bootstrapper=self._bootstrapper(records, environment, version),
             configuration=self.configuration,
             components=self.store,
             supervisor=self.supervisor,
@@ -152,7 +153,7 @@ class Device:
         )
 
     def _bootstrapper(
-        self, records: deployments.DeploymentStore, environment: Mapping[str, str]
+        self, records: deployments.DeploymentStore, environment: Mapping[str, str], version: str
     ) -> bootstrap.Bootstrapper:
         return bootstrap.Bootstrapper(
             where=self.places,
@@ -163,6 +164,7 @@ class Device:
             leave=self.left.put_nowait,
             nucleus=lambda: self.configuration.component(builtin.NUCLEUS),
             log=self.log,
+            version=version,
         )
 
     @asynccontextmanager

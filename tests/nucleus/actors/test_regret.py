@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nucleus.core import configuration, desired, document
+from nucleus.core import bootstrap, configuration, desired, document
 from nucleus.store import deployments
 from tests.nucleus.actors import device as devices
 from tests.nucleus.actors.device import recipe
@@ -109,3 +109,66 @@ async def test_regret_when_the_time_is_over_then_nothing_leads_back_any_more(dev
 
     assert device.ended.empty()
     assert installed(device) == {A: "2.0.0"}
+
+
+def launch_directories(root: Path, **links: str) -> Path:
+    """Two finished ones, `init` and `d2`, and links to them."""
+    alts = root / "alts"
+    for name in ("init", "d2"):
+        (alts / name).mkdir(parents=True)
+        (alts / name / "python").write_text("/usr/bin/python3\n")
+    for link, target in links.items():
+        (alts / link).symlink_to(target)
+    return alts
+
+
+async def updated(device: devices.Device, *, old: str = "") -> deployments.Record:
+    """A deployment that has succeeded and brought the nucleus from 0.8.0 to 0.9.0 as well."""
+    await device.deploy({A: "1.0.0"})
+    record = device.submit({A: "2.0.0"}, watch_s=0.5)
+    await device.reports.until_waiting("watch")
+    record.bootstrap = bootstrap.Facts(own=bootstrap.OwnUpdate("0.8.0", "0.9.0", "d2"))
+    if old:
+        (device.places.root / "alts" / "old").symlink_to(old)
+    assert (await device.end_of(record.id)).status == "SUCCEEDED"
+    return record
+
+
+async def test_regret_when_the_deployment_brought_another_nucleus_then_the_old_one_is_started_and_ends_the_way_back(
+    tmp_path: Path,
+) -> None:
+    device = devices.Device(tmp_path / "root", version="0.9.0")
+    device.publish(recipe(A, "1.0.0", STAYS), recipe(A, "2.0.0", DIES_LATER))
+    alts = launch_directories(device.places.root, current="d2")
+    async with device.running():
+        await updated(device, old="init")
+        (device.places.root / "die").touch()
+        async with asyncio.timeout(30):
+            code = await device.left.get()
+    assert (code, (alts / "current").readlink()) == (100, Path("init"))
+
+    again = devices.Device(tmp_path / "root", version="0.8.0")
+    async with again.running():
+        back = await next_end(again)
+
+    assert back.result is not None
+    assert back.result.detailed == "FAILED_ROLLBACK_COMPLETE"
+    assert "became BROKEN" in back.result.cause
+    assert installed(again) == {A: "1.0.0"}
+
+
+async def test_regret_when_the_old_nucleus_is_not_there_any_more_then_the_rest_goes_back_and_it_says_so(
+    tmp_path: Path,
+) -> None:
+    device = devices.Device(tmp_path / "root", version="0.9.0")
+    device.publish(recipe(A, "1.0.0", STAYS), recipe(A, "2.0.0", DIES_LATER))
+    launch_directories(device.places.root, current="d2")
+    async with device.running():
+        record = await updated(device)
+        (device.places.root / "die").touch()
+        back = await next_end(device)
+    assert back.regrets == record.id
+
+    assert back.result is not None
+    assert "the nucleus stays at version 0.9.0, because 0.8.0 is not in a launch directory" in back.result.cause
+    assert installed(device) == {A: "1.0.0"}
