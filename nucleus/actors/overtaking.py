@@ -1,6 +1,6 @@
 """Lets local deployments go before a cloud deployment that waits for the network and has changed nothing.
 
-Field fault nucleus/807: one deployment that cannot go on must not keep somebody at the device from deploying. What was
+Nucleus issue 807: one deployment that cannot go on must not keep somebody at the device from deploying. What was
 overtaken begins again afterwards: answers and downloads are kept, its deadline runs on.
 """
 

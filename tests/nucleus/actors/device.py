@@ -89,6 +89,11 @@ class Plane:
         raise errors.NucleusError("NO_AVAILABLE_COMPONENT_VERSION", negotiate.no_candidate(ask))
 
 
+def opened(store: configuration_store.ConfigurationStore) -> configuration_store.ConfigurationStore:
+    store.open()
+    return store
+
+
 class Device:
     """`root` survives; open it twice for a restart."""
 
@@ -106,13 +111,11 @@ class Device:
     ) -> None:
         self.places = places.Places(root)
         self.log = self._prepared()
-        self.configuration = configuration or configuration_store.ConfigurationStore(self.places.config)
-        self.configuration.open()
+        self.configuration = opened(configuration or configuration_store.ConfigurationStore(self.places.config))
         self.store = components.ComponentStore(self.places)
         environment = {"PATH": os.environ["PATH"], "HOME": str(root), "AWS_IOT_THING_NAME": "t1"}
-        self.supervisor = supervisor.Supervisor(
-            self.places, environment, str(os.getuid()), self.log, lambda health: None
-        )
+        user = str(os.getuid())
+        self.supervisor = supervisor.Supervisor(self.places, environment, user, self.log, lambda health: None)
         self.consent = consent.Consent(self.log)
         self.validation = validation.Validation(self.log)
         self.reports = Reports()
@@ -132,7 +135,7 @@ class Device:
             write_again_s=write_again_s,
             removal_s=removal_s,
         )
-        sources = {deployments.JOB: self.reports, deployments.SHADOW: self.reports}
+        sources = dict.fromkeys((deployments.JOB, deployments.SHADOW), self.reports)
         self.deployer = deployer.Deployer(parts, sources=sources, on_end=self.ended.put_nowait, log=self.log)
 
     def _prepared(self) -> logs.Log:
