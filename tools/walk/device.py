@@ -6,18 +6,31 @@ What survives a kill is `tree` and `saved`; everything is decided by the pure co
 
 from __future__ import annotations
 
+import random
 from collections.abc import Generator, Mapping
 from typing import Any
 
 import msgspec
 
 from nucleus.actors import standing
-from nucleus.core import configuration, desired, document, errors, negotiate, plan, progress, recipe, status, version
+from nucleus.core import (
+    configuration,
+    desired,
+    document,
+    errors,
+    negotiate,
+    plan,
+    progress,
+    recipe,
+    status,
+    validation,
+    version,
+)
 from nucleus.core.component import Component
 from nucleus.core.lifecycle import Effect, State
 from nucleus.host import logs
 from nucleus.store import deployments
-from tools.walk import lives
+from tools.walk import gate, lives
 
 DEVICE = desired.Device(root_path="/root", thing_name="t1", platform={"os": "linux"})
 REMOVAL_S = 180.0
@@ -47,14 +60,14 @@ class _Silent(logs.Log):
     def _write(self, *_: Any, **__: Any) -> None:
         pass
 
-    debug = info = warning = error = _write  # type: ignore[assignment]
+    debug = info = warning = error = _write
 
 
 class Device:
     """`catalogue` maps a component's name to its recipes, greatest version first."""
 
-    def __init__(self, catalogue: Mapping[str, list[recipe.Recipe]]) -> None:
-        self.catalogue = catalogue
+    def __init__(self, catalogue: Mapping[str, list[recipe.Recipe]], chance: random.Random) -> None:
+        self.catalogue, self.chance = catalogue, chance
         self.store: Any = Memory()
         self.clock = 0.0
         self.lives = lives.Lives(lambda: self.clock)
@@ -91,6 +104,7 @@ class Device:
     def _begin(self, record: deployments.Record) -> Generator[str, None, None]:
         yield "resolving"
         resolved = self.resolve(record)
+        yield from self._agree(record, resolved)
         before = self.store.tree
         record.resolved = {name: one.version for name, one in resolved.items()}
         paths = {name: desired.Paths("a", "d", "w") for name in resolved}
@@ -104,13 +118,29 @@ class Device:
         self.store.commit((*wanted.changes, standing.mark(self.store, record.id)))
         yield "committed"
 
+    def _agree(
+        self, record: deployments.Record, resolved: dict[str, negotiate.Candidate]
+    ) -> Generator[str, None, None]:
+        """Raises NucleusError if a component refuses its configuration, or somebody cancels meanwhile."""
+        if self.chance.random() < 0.5:
+            return
+        going = frozenset(name for name, one in self.lives.health().items() if one.state is State.RUNNING)
+        for place in gate.agree(self.chance, lambda: self.clock, going):
+            yield place
+            if self.chance.random() < 0.01:
+                raise errors.NucleusError("DEPLOYMENT_INTERRUPTED", "cancelled while it waits for consent")
+        paths = {name: desired.Paths("a", "d", "w") for name in resolved}
+        before = self.store.tree
+        after = desired.compose(resolved, record.document, before, paths, DEVICE, stamp=self.store.now()).tree
+        yield from gate.validate(self.chance, frozenset(validation.proposals(before, after, going)))
+
     def resolve(self, record: deployments.Record) -> dict[str, negotiate.Candidate]:
         """Raises NucleusError when there is no solution."""
         roots = {record.document.group: {n: wish.version for n, wish in record.document.components.items()}}
         for group, members in desired.roots(self.store.tree).items():
             if group != record.document.group and group not in self.left_groups(record):
                 roots[group] = members
-        state, answers = negotiate.begin(roots), {}
+        state, answers = negotiate.begin(roots), dict[negotiate.Ask, negotiate.Candidate]()
         while isinstance(step := negotiate.step(state, answers), negotiate.Need):
             answers |= {ask: self._candidate(ask) for ask in step.asks}
         if isinstance(step, negotiate.Conflict):

@@ -37,7 +37,7 @@ class Sequence:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.traits: dict[tuple[str, str], dict[Phase, float]] = {}
-        self.device = devices.Device({name: self._versions(number) for number, name in enumerate(NAMES)})
+        self.device = devices.Device({name: self._versions(number) for number, name in enumerate(NAMES)}, self.random)
         self.open: list[deployments.Record] = []
         self.ended: list[deployments.Record] = []
         self.before: dict[str, configuration.Tree] = {}
