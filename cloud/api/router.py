@@ -21,6 +21,7 @@ from cloud.api import (
     components,
     core_devices,
     deployments,
+    device_modes,
     device_plane,
     downloads,
     endpoints,
@@ -89,6 +90,7 @@ TABLE: tuple[Route, ...] = (
     Route(Access.OPEN, "GET", "/marram/v1/ca", endpoints.ca),
     Route(Access.OPEN, "GET", "/marram/v1/endpoints", endpoints.all_of_them),
     Route(Access.GREENGRASS, "GET", "/marram/v1/deployments/{deploymentId}/devices", progress.devices),
+    Route(Access.GREENGRASS, "GET", "/marram/v1/deviceModes", device_modes.listed),
     # --- greengrassv2: components
     Route(Access.GREENGRASS, "POST", _GG + "/createComponentVersion", components.create, 201),
     Route(Access.GREENGRASS, "GET", _GG + "/components", components.listed),

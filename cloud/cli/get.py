@@ -9,7 +9,7 @@ import click
 
 from cloud.cli import session as sessions
 from cloud.cli import targets
-from nucleus.cli import output
+from nucleus.cli import exits, output
 
 
 @click.command()
@@ -22,13 +22,19 @@ def devices(group: str, status: str | None, root: Path | None, output_: str) -> 
     session = sessions.open_session(root)
     query = {"thingGroupArn": targets.arn(session, group)} if group else {}
     query |= {"status": status} if status else {}
-    found = _all(session, "list_core_devices", "coreDevices", query)
+    modes = _modes(session)
+    found = [
+        {**one, **{key: modes.get(one["coreDeviceThingName"], {}).get(key, "") for key in ("mode", "reason")}}
+        for one in _all(session, "list_core_devices", "coreDevices", query)
+    ]
     columns = {
         "DEVICE": "coreDeviceThingName",
         "STATUS": "status",
         "LAST REPORT": "lastStatusUpdateTimestamp",
         "PLATFORM": "platform",
         "ARCHITECTURE": "architecture",
+        "MODE": "mode",
+        "REASON": "reason",
     }
     output.show("devices", found, columns, output_)
 
@@ -124,6 +130,14 @@ def things(group: str, root: Path | None, output_: str) -> None:
         return
     found = _all(session, "list_things", "things", {}, service="iot")
     output.show("things", found, {"THING": "thingName", "ARN": "thingArn"}, output_)
+
+
+def _modes(session: sessions.Session) -> dict[str, dict[str, str]]:
+    """Devices in SAFE_MODE; none where the service does not know our own routes (AWS)."""
+    try:
+        return {one["thing"]: one for one in session.get("/marram/v1/deviceModes")["devices"]}
+    except exits.Failure:
+        return {}
 
 
 def _all(session: sessions.Session, operation: str, key: str, query: dict[str, Any], *, service: str = "") -> list[Any]:

@@ -50,6 +50,13 @@ class Deployment(Struct, rename="camel", frozen=True):
     status_details: dict[str, Any] | None = None
 
 
+class Extension(Struct, rename="camel", frozen=True):
+    """What only our nucleus says: why not everything that is installed runs."""
+
+    mode: str = ""
+    reason: str = ""
+
+
 class Message(Struct, rename="camel", frozen=True):
     """One fleet-status message. `timestamp` is the device's clock in epoch milliseconds."""
 
@@ -65,6 +72,7 @@ class Message(Struct, rename="camel", frozen=True):
     chunk_info: Chunk | None = None
     components: list[Installed] | None = None
     deployment_information: Deployment | None = None
+    marram: Extension | None = None
 
     def chunk(self) -> Chunk:
         return self.chunk_info or Chunk()

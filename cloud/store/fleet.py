@@ -21,6 +21,7 @@ effective_deployments = effective.effective_deployments
 _devices = schema.core_devices
 _installed = schema.installed_components
 _chunks = schema.status_chunks
+_modes = schema.device_modes
 _REASON_CHARS = 1000  # lifecycleStateDetails in the API's model
 
 
@@ -76,10 +77,17 @@ def core_device(tx: sqlalchemy.Connection, thing: str) -> dict[str, Any] | None:
     return None if row is None else {**_summary(row), "coreVersion": row.core_version}
 
 
+def modes(tx: sqlalchemy.Connection) -> list[dict[str, Any]]:
+    """Devices in another mode than the usual one, by name."""
+    rows = tx.execute(select(_modes).order_by(_modes.c.thing))
+    return [{"thing": row.thing, "mode": row.mode, "reason": row.reason} for row in rows]
+
+
 def forget(tx: sqlalchemy.Connection, thing: str) -> bool:
     """Removes a core device's record; its next message makes a new one. False if there is none."""
     tx.execute(delete(_installed).where(_installed.c.thing == thing))
     tx.execute(delete(_chunks).where(_chunks.c.thing == thing))
+    tx.execute(delete(_modes).where(_modes.c.thing == thing))
     return tx.execute(delete(_devices).where(_devices.c.thing == thing)).rowcount > 0
 
 
@@ -125,6 +133,14 @@ def _save_device(
         tx.execute(insert(_devices).values(thing=thing, **values))
     else:
         tx.execute(update(_devices).where(_devices.c.thing == thing).values(values))
+    _save_mode(tx, thing, message.marram)
+
+
+def _save_mode(tx: sqlalchemy.Connection, thing: str, told: fleet_status.Extension | None) -> None:
+    """Every message tells the mode; one without it says that the device works as usual."""
+    tx.execute(delete(_modes).where(_modes.c.thing == thing))
+    if told is not None and told.mode:
+        tx.execute(insert(_modes).values(thing=thing, mode=told.mode[:32], reason=told.reason[:_REASON_CHARS]))
 
 
 def _save_components(tx: sqlalchemy.Connection, thing: str, message: fleet_status.Message, at_ms: int) -> None:

@@ -240,6 +240,12 @@ core_devices = _t(
     Column("sequence", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
 )
+device_modes = _t(  # a table of its own: a database that is there already gets it when the service starts
+    "device_modes",
+    Column("thing", String(128), primary_key=True),
+    Column("mode", String(32), nullable=False),
+    Column("reason", Text, nullable=False),
+)
 installed_components = _t(
     "installed_components",
     Column("thing", String(128), primary_key=True),

@@ -196,3 +196,26 @@ def test_forget_when_a_record_is_removed_then_the_next_message_makes_it_again(tx
     assert ingest(tx, 3, ("a", "RUNNING")) == ""
 
     assert installed(tx) == {"a": "RUNNING"}
+
+
+def test_mode_when_told_then_kept_beside_the_api_shape_and_gone_with_the_next_message_without_it(
+    tx: sqlalchemy.Connection,
+) -> None:
+    ingest(tx, 1)
+    usual = fleet_store.core_device(tx, "T")
+    ingest(tx, 2, marram={"mode": "SAFE_MODE", "reason": "the way back looped"})
+    told, shape = fleet_store.modes(tx), fleet_store.core_device(tx, "T")
+    ingest(tx, 3)
+
+    assert told == [{"thing": "T", "mode": "SAFE_MODE", "reason": "the way back looped"}]
+    assert usual is not None
+    assert shape is not None
+    assert shape.keys() == usual.keys()
+    assert fleet_store.modes(tx) == []
+
+
+def test_mode_when_the_device_is_forgotten_then_gone(tx: sqlalchemy.Connection) -> None:
+    ingest(tx, 1, marram={"mode": "SAFE_MODE", "reason": "r"})
+
+    assert fleet_store.forget(tx, "T")
+    assert fleet_store.modes(tx) == []

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nucleus.actors import fleet_status
-from nucleus.core import document, errors, lifecycle, status
+from nucleus.core import document, errors, lifecycle, safe_mode, status
 from nucleus.core.lifecycle import State
 from nucleus.host import logs
 from nucleus.store import configuration as configuration_store
@@ -216,3 +216,17 @@ async def test_sequence_when_the_disk_is_full_then_counts_on_in_memory(tmp_path:
         second = await world.cloud.next()
 
     assert (first["sequenceNumber"], second["sequenceNumber"]) == (1, 2)
+
+
+async def test_safe_mode_when_entered_and_left_then_every_message_says_so_until_it_is_left(world: World) -> None:
+    world.store.commit(safe_mode.entered("the way back looped", world.store.now()))
+    async with world.running():
+        first = await world.cloud.next()
+        world.store.commit(safe_mode.left(world.store.now()))
+        world.end()
+        last = await world.cloud.next()
+
+    assert first["marram"] == {"mode": "SAFE_MODE", "reason": "the way back looped"}
+    assert first["overallDeviceStatus"] == "UNHEALTHY"
+    assert "marram" not in last
+    assert last["overallDeviceStatus"] == "HEALTHY"
