@@ -103,6 +103,7 @@ class Daemon:
                 await self._passed.over(parts, work[0], self._leaving, self._log)  # returns only when it is impossible
                 code = leaving.RESTART if self._leaving.code else 0
             self._notifier.ending(code)
+            deployments.DeploymentStore(self._places).mark_orderly()
             self._log.info("nucleus.stopping", code=code)
             work[0].cancel()  # the deployer first: nothing may be started while everything is stopped
             self._supervisor.stop()
@@ -117,8 +118,7 @@ class Daemon:
     def _build(self) -> None:
         log, where = self._log, self._places
         self._configuration = configuration_store.ConfigurationStore(where.config)
-        repaired = self._configuration.open()
-        if repaired:
+        if repaired := self._configuration.open():
             log.warning("configuration.repaired", what=repaired)
         wiring.take_file(self._configuration, self._settings, log)
         nucleus = self._nucleus()

@@ -61,6 +61,7 @@ class Deployer:
             standing.heed_panic(self._parts.store, self._parts.configuration, self._records, launches, self._log)
             if not handed_over:
                 standing.give_up_on_loops(self._parts.store, self._parts.configuration, self._records, self._log)
+                standing.give_up_before_commit(self._parts.store, self._parts.configuration, found, self._log)
             allowed = safe_mode.at_launch(self._parts.store, self._parts.configuration, self._records, self._log)
         except errors.NucleusError as error:  # a full disk must not keep the components from starting
             self._log.error("deployment.cannot_write", code=error.code, why=error.detail)
@@ -215,6 +216,8 @@ class Deployer:
 
     def _accept(self, record: deployments.Record) -> None:
         record.number = max((one.number for one in self._records), default=0) + 1
+        if record.result is None and all(one.result is not None for one in self._records):
+            standing.begin(record)  # it begins at once: a durable write less
         try:
             standing.forget(self._parts.configuration, record)
             self._parts.store.save(record)

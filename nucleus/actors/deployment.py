@@ -145,8 +145,8 @@ class Deployment:
 
     async def _begin(self) -> None:
         record, parts = self._record, self._parts
-        asking = parts.preparation.prepare(record, self._say, self._cancelled, parts.store.save)
-        ready = await self._unless_cancelled(asking)
+        keep = standing.enter(parts.store, record)
+        ready = await self._unless_cancelled(parts.preparation.prepare(record, self._say, self._cancelled, keep))
         record.resolved = {name: one.version for name, one in ready.resolved.items()}
         self._compose(ready)  # what cannot be is refused before anybody is asked
         await self._unless_cancelled(self._agree(ready))

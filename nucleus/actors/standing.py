@@ -6,8 +6,10 @@ Its value is `<id>` (in force, not decided), `<id> settled` (decided, only its r
 
 from __future__ import annotations
 
-from nucleus.core import configuration, desired, document, status, undo
-from nucleus.host import launch, logs
+from collections.abc import Callable
+
+from nucleus.core import configuration, desired, document, progress, stages, status, undo
+from nucleus.host import launch, logs, process
 from nucleus.store import configuration as configuration_store
 from nucleus.store import deployments
 
@@ -105,6 +107,61 @@ def give_up_on_loops(
         records_store.save(record)
         if record.failure is not None and (must_return(record) or record.document.failure_policy == document.ROLLBACK):
             roll_back_configuration(store, record)
+
+
+def enter(
+    records_store: deployments.DeploymentStore, record: deployments.Record
+) -> Callable[[deployments.Record], None]:
+    """Before anything is asked or fetched; durable, unless it was said already when it was accepted.
+
+    Returns what keeps the record meanwhile.
+    """
+    if not record.stage:
+        begin(record)
+        records_store.save(record)
+    return records_store.save
+
+
+def begin(record: deployments.Record) -> None:
+    record.stage, record.stage_boot = stages.PREPARATION, process.boot_id()
+
+
+def give_up_before_commit(
+    records_store: deployments.DeploymentStore, store: Store, records: list[deployments.Record], log: logs.Log
+) -> None:
+    """At launch, before any process starts: ends a deployment that kills the nucleus before it is in force.
+
+    Raises NucleusError when the disk does not take it.
+    """
+    orderly = records_store.take_orderly()
+    record = _at_work(store, records)
+    if record is None:
+        return
+    known = stages.Reached(record.stage, record.stage_launches, record.stage_boot)
+    found = stages.at_launch(
+        known, bootstrapping=bool(record.bootstrap.forward), orderly=orderly, boot=process.boot_id()
+    )
+    if found == known:
+        return
+    record.stage, record.stage_launches, record.stage_boot = found.stage, found.launches, found.boot
+    why = stages.why_given_up(found)
+    if why:
+        log.error("deployment.given_up", deployment=record.id, stage=found.stage, launches=found.launches)
+        failed = deployments.Failure(("NUCLEUS_RESTART_FAILURE",), why)
+        if found.stage == stages.BOOTSTRAP:
+            record.failure = failed  # the steps that ran lead back
+        else:
+            record.result = status.failure(progress.Failed(failed.stack, why), "FAILED_NO_STATE_CHANGE")
+    records_store.save(record)
+
+
+def _at_work(store: Store, records: list[deployments.Record]) -> deployments.Record | None:
+    """The one that was carried out before its commit; a local one overtakes what waits for the network."""
+    open_ones = [one for one in records if one.result is None]
+    if any(is_committed(store, one) or is_rolled_back(store, one) for one in open_ones):
+        return None
+    begun = [one for one in open_ones if one.stage and one.failure is None]
+    return min(begun, key=lambda one: one.source != deployments.LOCAL, default=None)
 
 
 def again(known: deployments.Record, record: deployments.Record) -> bool:

@@ -21,6 +21,8 @@ from nucleus.host import files, places
 COMMITTED = ("services", "DeploymentService", "runtime", "committed")  # id of the deployment whose changes are in force
 KEEP_FINISHED = 10  # records of finished deployments kept for `list`
 
+_ORDERLY = "ended-orderly"
+
 JOB, SHADOW, LOCAL = "job", "shadow", "local"
 
 
@@ -65,6 +67,9 @@ class Record(Struct, kw_only=True, omit_defaults=True):
     regrets: str = ""  # id of the deployment that this one takes back
     activations: int = 0
     returns: int = 0  # launches that found it on its way back
+    stage: str = ""  # core/stages: how far it has come before its commit
+    stage_launches: int = 0  # launches that found the nucleus dead in this stage
+    stage_boot: str = ""  # boot id of the machine at the last of them, or when it began
     bootstrap: bootstrap.Facts = bootstrap.Facts()
     result: status.Result | None = None
     reported: bool = False
@@ -107,6 +112,20 @@ class DeploymentStore:
         finished = [one for one in records if one.result is not None and one.reported]
         for record in finished[:-KEEP_FINISHED]:
             shutil.rmtree(self._folder / _safe(record.id), ignore_errors=True)
+
+    def mark_orderly(self) -> None:
+        """The daemon ends because it was asked to. A disk that does not take it makes that look like a crash."""
+        with contextlib.suppress(OSError, errors.NucleusError):
+            files.make_directory(self._folder, 0o700)
+            files.write_durably(self._folder / _ORDERLY, b"")
+
+    def take_orderly(self) -> bool:
+        """Whether the daemon before this one ended orderly; says it once."""
+        try:
+            (self._folder / _ORDERLY).unlink()
+        except OSError:
+            return False
+        return True
 
     def path(self, record: Record) -> Path:
         return self._folder / _safe(record.id)
