@@ -158,8 +158,8 @@ def give_up_before_commit(
 def _at_work(store: Store, records: list[deployments.Record]) -> deployments.Record | None:
     """The one that was carried out before its commit; a local one overtakes what waits for the network."""
     open_ones = [one for one in records if one.result is None]
-    if any(is_committed(store, one) or is_rolled_back(store, one) for one in open_ones):
-        return None
+    if any(is_committed(store, one) or is_rolled_back(store, one) or is_settled(store, one) for one in open_ones):
+        return None  # one that is in force, on its way back, or decided
     begun = [one for one in open_ones if one.stage and one.failure is None]
     return min(begun, key=lambda one: one.source != deployments.LOCAL, default=None)
 
