@@ -90,7 +90,7 @@ def test_way_back_when_it_is_killed_at_every_launch_then_safe_mode_and_a_deploym
     device.publish(local_nucleus.recipe(GOOD, "exec sleep 1000"), {})
     lasting = {**local_nucleus.recipe(BAD, "exec sleep 1000"), "Manifests": [{"Lifecycle": {"Startup": "sleep 1000"}}]}
     stays = {**local_nucleus.recipe(BAD, "exec sleep 1000"), "ComponentVersion": "2.0.0"}
-    slow = [{"Lifecycle": {"Startup": f"test -e {device.root}/quick || exec sleep 1000"}}]
+    slow = [{"Lifecycle": {"Startup": f"until test -e {device.root}/quick; do sleep 0.05; done"}}]
     device.publish({**stays, "Manifests": slow}, {})
     device.publish(lasting, {})
     (device.root / "quick").touch()
