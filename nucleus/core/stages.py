@@ -30,8 +30,8 @@ def at_launch(known: Reached, *, bootstrapping: bool, orderly: bool, boot: str) 
 
 
 def why_given_up(reached: Reached) -> str:
-    """A sentence, or "": it may be tried again."""
-    if reached.launches < MAX_LAUNCHES:
+    """A sentence, or "": it may be tried again. A Bootstrap step has a bound of its own, which names the step: it is first."""
+    if reached.launches < MAX_LAUNCHES + (reached.stage == BOOTSTRAP):
         return ""
     return (
         f"the nucleus died {reached.launches} times in the {reached.stage} of this deployment, before it was in force; "

@@ -119,7 +119,7 @@ async def test_bootstrap_when_it_takes_the_nucleus_down_each_time_then_it_is_giv
         result = await last.end_of(record.id)
 
     assert result.detailed == "FAILED_ROLLBACK_COMPLETE"
-    assert "3 times" in result.cause
+    assert "took the nucleus down 3 times" in result.cause
 
 
 async def test_configuration_when_it_counts_only_after_a_restart_then_the_nucleus_goes_down_once(root: Path) -> None:

@@ -34,3 +34,8 @@ def test_launch_when_it_had_not_begun_then_never_counted() -> None:
     queued = stages.Reached("", 0, "")
 
     assert launched(launched(launched(queued))).launches == 0
+
+
+def test_bootstrap_when_it_died_three_times_then_its_own_bound_speaks_first() -> None:
+    assert not stages.why_given_up(stages.Reached(stages.BOOTSTRAP, 3, "boot"))
+    assert "died 4 times in the bootstrap" in stages.why_given_up(stages.Reached(stages.BOOTSTRAP, 4, "boot"))
