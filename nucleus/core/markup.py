@@ -27,6 +27,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,4})?")
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TAG = "tag:yaml.org,2002:"
+_TOO_DEEP = f"it is nested deeper than {LIMIT_DEPTH} levels"
 
 
 class Unreadable(Exception):  # noqa: N818 - caught by its readers, which add what was being read
@@ -72,7 +73,7 @@ def _decode(data: bytes) -> str:
 def _checked(value: Any) -> Any:
     """Holds a JSON value to the same depth as YAML."""
     if values.is_deeper(value, LIMIT_DEPTH):
-        raise Unreadable(f"it is nested deeper than {LIMIT_DEPTH} levels")
+        raise Unreadable(_TOO_DEEP)
     return value
 
 
@@ -106,6 +107,8 @@ class _Builder:
             mark = error.problem_mark or error.context_mark
             why = " ".join(part for part in (error.context, error.problem) if part) or "it is not YAML"
             at = mark.line + 1 if mark else 0
+            if "maximum nesting depth" in why:  # libyaml >= 0.2.6 has a bound of its own, and looks ahead of the events
+                why = _TOO_DEEP
             if at and "".join(self.text.split("\n")[at - 1 : at]).lstrip(" ").startswith("\t"):
                 why += "; indent with spaces, not with tabs"
             raise Unreadable(why, at) from error
@@ -136,7 +139,7 @@ class _Builder:
         counted = self._nodes
         name = self._place(value, at)
         if len(self._stack) >= LIMIT_DEPTH:
-            raise Unreadable(f"it is nested deeper than {LIMIT_DEPTH} levels", at)
+            raise Unreadable(_TOO_DEEP, at)
         self._stack.append(_Open(value, event.anchor, counted, name))
 
     def _scalar(self, event: yaml.ScalarEvent, at: int) -> None:

@@ -66,7 +66,8 @@ def test_read_when_a_scalar_stands_alone_then_by_the_core_schema(text: str, valu
     [
         ("a: 1\na: 2", "given twice", 2),
         ("[" * 100_000, "deeper than 64", 1),
-        ("{" * 100_000, "a key must be a text", 1),
+        ("{" * 40, "a key must be a text", 1),
+        ("{" * 100_000, "a key must be a text|deeper than 64", 1),  # libyaml 0.2.5 and 0.2.6 say the one and the other
         ('{"a":' * 100_000, "deeper than 64", 1),
         ('{"a":' * 100 + "1" + "}" * 100, "deeper than 64", 0),
         ("a: *b", "refers to nothing", 1),
@@ -121,9 +122,16 @@ def test_read_when_written_as_json_then_the_same_value(value: Any) -> None:
     assert markup.read(json.dumps({"value": value}, ensure_ascii=False).encode()) == {"value": value}
 
 
+class _Writer(yaml.SafeDumper):
+    """Quotes every text: PyYAML leaves YAML 1.2's numbers bare (`0E0`), because in YAML 1.1 they are text."""
+
+
+_Writer.add_representer(str, lambda writer, text: writer.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 @given(documents)
 def test_read_when_written_as_yaml_then_the_same_value(value: Any) -> None:
-    written = yaml.safe_dump({"value": value}, allow_unicode=True)
+    written = yaml.dump({"value": value}, Dumper=_Writer, allow_unicode=True)
 
     assert markup.read(written.encode()) == {"value": value}
 
