@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import agent_check
+import agent_load
 import agent_registry
+import agent_settings
 import agent_signature
 
 MODEL_LIMIT_BYTES = 512 * 1024 * 1024
@@ -96,7 +98,13 @@ class Aliases:
             data = _read(folder / "model.json", MANIFEST_LIMIT_BYTES)
             return self._accept(owner, agent_check.read_manifest(data).version, data, folder, started, alias)
 
-    def offer(self, component: str, version: str, folder: Path) -> str:
+    def offer(
+        self,
+        component: str,
+        version: str,
+        folder: Path,
+        settings: agent_settings.Settings = agent_settings.DEFAULT,
+    ) -> str:
         """Serves the model in `folder` and returns a line that says so; raises agent_check.RefusedError."""
         if not 0 < len(component) <= _COMPONENT_LIMIT_CHARACTERS or not 0 < len(version) <= _COMPONENT_LIMIT_CHARACTERS:
             raise agent_check.RefusedError("component and version must be 1 to 128 characters")
@@ -108,7 +116,7 @@ class Aliases:
             if entry and entry.component != component and not entry.released:
                 raise agent_check.RefusedError(f"the alias {alias} belongs to {entry.component}, which is running")
             try:
-                return self._accept(component, version, data, folder, started)
+                return self._accept(component, version, data, folder, started, settings=settings)
             except agent_check.RefusedError as error:
                 raise agent_check.RefusedError(f"{error}; {self._after_refusal(alias, component, version)}") from error
 
@@ -141,7 +149,16 @@ class Aliases:
                 self._forget(alias)
             return lines
 
-    def _accept(self, component: str, version: str, data: bytes, folder: Path, started: float, chosen: str = "") -> str:
+    def _accept(
+        self,
+        component: str,
+        version: str,
+        data: bytes,
+        folder: Path,
+        started: float,
+        chosen: str = "",
+        settings: agent_settings.Settings = agent_settings.DEFAULT,
+    ) -> str:
         manifest = agent_check.read_manifest(data)
         model = _read(folder / manifest.file, MODEL_LIMIT_BYTES)
         alias = chosen or manifest.name
@@ -157,7 +174,7 @@ class Aliases:
             agent_signature.judge(*signed, files, folder, self._root)
         except agent_signature.UnsignedError as error:
             raise agent_check.RefusedError(f"{error.code}: {error}") from error
-        loaded = agent_check.load(manifest, model)
+        loaded = agent_load.load(manifest, model, settings)
         self._registry.keep(data, manifest.file, model)
         same = entry is not None and entry.component == component
         previous = None if entry is None or not same or entry.serving == serving else entry.serving

@@ -42,6 +42,16 @@ class Answer:
     computed_ms: float
 
 
+@dataclass(frozen=True)
+class Observation:
+    """One answered request, as observers see it; the arrays may be kept, never written to."""
+
+    alias: str
+    inputs: Mapping[str, Array]
+    answer: Answer
+    serving: Any  # agent_aliases.Serving that gave the answer
+
+
 @dataclass
 class Figures:
     """What an alias did since the agent started; `latency` counts by LATENCY_BOUNDS_MS, the last beyond them."""
@@ -80,10 +90,13 @@ class Engine:
         self._free = max(1, cores)
         self._lock = threading.Lock()
         self._waiting: dict[str, collections.deque[_Place]] = {}
-        self._used_s: dict[
-            str, float
-        ] = {}  # what fairness goes by; an alias that was idle starts level with the others
+        # What fairness goes by; an alias that was idle starts level with the others.
+        self._used_s: dict[str, float] = {}
         self._figures: dict[str, Figures] = {}
+        # Each is called on the caller's thread after every answer, outside of any lock; it must take microseconds and not raise.
+        self.observers: list[Callable[[Observation], None]] = []
+        # Picks who answers one request, given what serves the alias: a canary answers a share of them.
+        self.route: Callable[[str, Any], Any] = lambda alias, serving: serving
 
     def predict(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
         """`deadline` by time.monotonic(). Raises NotReadyError, BusyError, agent_check.InputError."""
@@ -96,12 +109,16 @@ class Engine:
             serving = self._serving(alias)
             if serving is None:
                 raise NotReadyError(f"no model answers for {alias} any more")
+            serving = self.route(alias, serving)
             outputs = serving.model.predict(inputs)
         except BaseException:
             self._done(alias, begun, started, failed=True)
             raise
         computed_s = self._done(alias, begun, started, failed=False)
-        return Answer(outputs, serving.component, serving.version, (started - begun) * 1000, computed_s * 1000)
+        answer = Answer(outputs, serving.component, serving.version, (started - begun) * 1000, computed_s * 1000)
+        for observe in self.observers:
+            observe(Observation(alias, inputs, answer, serving))
+        return answer
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """For each alias that was asked: counts, latencies in ms, requests that wait now."""
@@ -137,10 +154,10 @@ class Engine:
             if self._free and not self._waiting:
                 self._free -= 1
                 return
-            queue = self._waiting.setdefault(alias, collections.deque())
-            if len(queue) >= self._waiting_limit:
+            if len(self._waiting.get(alias, ())) >= self._waiting_limit:
                 figures.refused += 1
                 raise BusyError(f"{self._waiting_limit} requests wait for {alias} already")
+            queue = self._waiting.setdefault(alias, collections.deque())
             if not queue:
                 self._used_s[alias] = max(self._used_s.get(alias, 0.0), self._least_used())
             place = _Place()

@@ -1,6 +1,6 @@
 """Hands a model component to the model agent and takes it back: the scripts of a model's recipe (standard library only).
 
-    hand_over.py offer    --artifacts DIR --component NAME --version V --socket PATH [--wait-seconds 60]
+    hand_over.py offer    --artifacts DIR --component NAME --version V --socket PATH [--wait-seconds 60] [--settings JSON]
     hand_over.py release  --component NAME --version V --socket PATH
     hand_over.py withdraw --component NAME --version V --socket PATH
 
@@ -14,6 +14,7 @@ stop nor a removal may fail for it.
 from __future__ import annotations
 
 import argparse
+import json
 import socket
 import sys
 import threading
@@ -76,13 +77,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--version", required=True)
     parser.add_argument("--socket", default="../marram.ModelAgent/agent.sock")
     parser.add_argument("--wait-seconds", type=float, default=60.0, help="how long to wait for the agent (offer)")
+    parser.add_argument("--settings", default="", help="JSON of the model's configuration (offer; agent_settings.py)")
     given = parser.parse_args(arguments)
-    request = {"op": given.verb, "component": given.component, "version": given.version}
+    request: dict[str, Any] = {"op": given.verb, "component": given.component, "version": given.version}
     if given.verb != "offer":
         return farewell(request, given.socket)
     if not given.artifacts:
         parser.error("offer needs --artifacts")
     request["artifacts"] = str(Path(given.artifacts).resolve())
+    try:
+        request["settings"] = json.loads(given.settings or "{}")
+    except ValueError as error:
+        parser.error(f"--settings is not JSON: {error}")
     return offer(request, given.socket, given.wait_seconds)
 
 

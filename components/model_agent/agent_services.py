@@ -1,0 +1,61 @@
+"""What the agent does beside answering requests: each is a service that gets a turn every second on the main thread.
+
+A service that fails in its turn is told once per reason and gets its next turn: a full disk must not end the agent.
+Long work (an upload, a transfer) belongs on a thread of the service's own; `close` ends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+import agent_aliases
+import agent_engine
+
+
+class Service(Protocol):
+    """One thing that goes on beside the requests."""
+
+    def tick(self) -> list[str]:
+        """Does what is due; returns lines for the log."""
+
+    def close(self) -> None:
+        """Ends it; the agent is about to end."""
+
+
+class Leases:
+    """Ends the leases of models whose components did not come back."""
+
+    def __init__(self, aliases: agent_aliases.Aliases) -> None:
+        self._aliases = aliases
+
+    def tick(self) -> list[str]:
+        """Forgets what is over."""
+        return [f"lease over: {line}" for line in self._aliases.expire()]
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def start(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: agent_engine.Engine) -> list[Service]:
+    """Every service of this agent, started."""
+    del given, engine  # of the services to come
+    return [Leases(aliases)]
+
+
+def tick(services: Sequence[Service]) -> None:
+    """One turn of each."""
+    for service in services:
+        try:
+            for line in service.tick():
+                print(line, flush=True)
+        except OSError as error:
+            print(f"{type(service).__name__} could not do its part for now: {error}", file=sys.stderr, flush=True)
+
+
+def close(services: Sequence[Service]) -> None:
+    """Ends them, the last one first."""
+    for service in reversed(services):
+        service.close()

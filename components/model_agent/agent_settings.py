@@ -1,0 +1,79 @@
+"""Settings a model component hands over with its offer (pure): how it is exchanged, run, tried, captured and watched.
+
+The model's recipe keeps them in its configuration under `model`, and hand_over.py passes them as JSON. Unknown keys are
+ignored, so that an older agent takes a newer recipe; a known key with a wrong value refuses the offer.
+
+    {"swap": "overlap" | "replace" | "spill", "gapSeconds": 30, "pinned": false, "isolated": false,
+     "trial": {...} (agent_trials.py), "capture": {...} (agent_sampling.py), "drift": {...} (agent_drift.py)}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SWAPS = ("overlap", "replace", "spill")
+
+
+class SettingsError(ValueError):
+    """A setting has a value that means nothing; the message names it and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`gap_s` bounds how long a `replace` may leave the alias unanswered before the old model must be back.
+
+    `pinned` models are never evicted; `isolated` ones run in a process of their own. The three sections are read by the
+    modules they are for, which raise SettingsError, too.
+    """
+
+    swap: str = "overlap"
+    gap_s: float = 30.0
+    pinned: bool = False
+    isolated: bool = False
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    capture: Mapping[str, Any] = field(default_factory=dict)
+    drift: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """What `read` takes: sorted by key, so that equal settings are equal text."""
+        return {
+            "capture": self.capture,
+            "drift": self.drift,
+            "gapSeconds": self.gap_s,
+            "isolated": self.isolated,
+            "pinned": self.pinned,
+            "swap": self.swap,
+            "trial": self.trial,
+        }
+
+
+DEFAULT = Settings()
+
+
+def read(given: Any) -> Settings:
+    """Raises SettingsError."""
+    if not isinstance(given, Mapping):
+        raise SettingsError("settings must be an object")
+    gap_s = given.get("gapSeconds", 30.0)
+    if isinstance(gap_s, bool) or not isinstance(gap_s, int | float) or not 0 < gap_s <= 3600:
+        raise SettingsError(f"settings: gapSeconds is {gap_s!r}, it must be a number of seconds up to 3600")
+    swap = given.get("swap", "overlap")
+    if swap not in SWAPS:
+        raise SettingsError(f"settings: swap is {swap!r}, it must be one of {', '.join(SWAPS)}")
+    flags = {name: given.get(name, False) for name in ("pinned", "isolated")}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise SettingsError(f"settings: {name} is {value!r}, it must be true or false")
+    sections = {name: given.get(name) or {} for name in ("trial", "capture", "drift")}
+    for name, section in sections.items():
+        if not isinstance(section, Mapping):
+            raise SettingsError(f"settings: {name} must be an object")
+    return Settings(swap=swap, gap_s=float(gap_s), **flags, **sections)
+
+
+def text(settings: Settings) -> str:
+    """One canonical line, for keys of verdicts and for the store."""
+    return json.dumps(settings.describe(), sort_keys=True, separators=(",", ":"))
