@@ -8,8 +8,10 @@ the requests is a service (agent_services.py).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import queue
 import signal
 import sys
 import threading
@@ -22,6 +24,8 @@ import agent_oip_doors
 import agent_registry
 import agent_server
 import agent_services
+
+TICK_S = 1.0
 
 
 def report_running() -> None:
@@ -48,9 +52,10 @@ def main(arguments: list[str]) -> int:
     agent_oip_doors.add_arguments(parser)
     agent_edge_door.add_arguments(parser)
     given = parser.parse_args(arguments)
-    stopped = threading.Event()
+    # Not an Event: set in a handler, it would wait for ever for the lock of a `wait` that the signal interrupted.
+    stops: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda got, _: stops.put(got))
     try:
         registry = agent_registry.Registry.open(given.store)
         aliases = agent_aliases.Aliases(registry, given.lease_seconds, given.nucleus_root)
@@ -67,7 +72,10 @@ def main(arguments: list[str]) -> int:
     except (agent_registry.StoreError, agent_server.StartError, OSError) as error:
         print(f"cannot start the model agent: {error}", file=sys.stderr, flush=True)
         return 1
-    while not stopped.wait(1.0):
+    while True:
+        with contextlib.suppress(queue.Empty):
+            stops.get(timeout=TICK_S)
+            break
         agent_services.tick(services)
     agent_services.close(services)
     Path(given.socket).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import queue
 import signal
 import sqlite3
 import sys
@@ -164,9 +165,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(monitor: Monitor, turbine: str, given: argparse.Namespace) -> int:
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = _stop_signals()
     who = {"thing": given.thing, "turbine": turbine, "version": given.component_version, "pid": os.getpid()}
     who["started_at"] = round(time.time(), 3)
 
@@ -186,6 +185,16 @@ def _run(monitor: Monitor, turbine: str, given: argparse.Namespace) -> int:
         stopped.set()
         teller.join()
     return 1 if told.broken else 0
+
+
+def _stop_signals() -> threading.Event:
+    """Set at SIGTERM or SIGINT, by a thread: a handler that sets it can wait for ever for the lock of the `wait` it is in."""
+    stopped = threading.Event()
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put to within a handler
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _: heard.put(got))
+    threading.Thread(target=lambda: (heard.get(), stopped.set()), daemon=True).start()
+    return stopped
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
