@@ -13,6 +13,7 @@ from typing import Protocol
 
 import agent_aliases
 import agent_engine
+import agent_report
 
 
 class Service(Protocol):
@@ -23,6 +24,21 @@ class Service(Protocol):
 
     def close(self) -> None:
         """Ends it; the agent is about to end."""
+
+
+class Reports:
+    """Ends the reporter when everybody else has ended, so that their last words are sent."""
+
+    def __init__(self, reporter: agent_report.Publisher) -> None:
+        self._reporter = reporter
+
+    def tick(self) -> list[str]:
+        """It sends on its own thread."""
+        return []
+
+    def close(self) -> None:
+        """Sends what waits."""
+        self._reporter.close()
 
 
 class Leases:
@@ -42,7 +58,8 @@ class Leases:
 def start(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: agent_engine.Engine) -> list[Service]:
     """Every service of this agent, started."""
     del given, engine  # of the services to come
-    return [Leases(aliases)]
+    reporter = agent_report.open_reporter()
+    return [Reports(reporter), Leases(aliases)]
 
 
 def tick(services: Sequence[Service]) -> None:
