@@ -6,8 +6,9 @@ model.json (format final; later versions of it only add keys, unknown ones are i
      "inputs": [{"name", "dtype", "shape"}], "outputs": [the same],
      "golden": {"tolerance": {"absolute", "relative"}, "samples": [{"inputs": {name: values}, "outputs": {name: values}}]}}
 
-`dtype` is a numpy name, `shape` a list where -1 is any size, `values` nested lists of numbers. An output agrees with a
-sample if |answer - expected| <= absolute + relative * |expected| everywhere, and has no NaN or infinity.
+`dtype` is a numpy name, `shape` a list where -1 is any size, `values` nested lists of numbers or, for large ones, a packed
+array (agent_packed.py). An output agrees with a sample if |answer - expected| <= absolute + relative * |expected|
+everywhere, and has no NaN or infinity.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import agent_onnx
+import agent_packed
 import numpy as np
 import onnxruntime
 
@@ -37,7 +39,11 @@ _ONNX_TYPES = {
 
 
 class RefusedError(Exception):
-    """The offered model may not serve; the message is one readable line."""
+    """The offered model may not serve; the message is one readable line, `code` a word for programs (agent_verdicts.py)."""
+
+    def __init__(self, message: str, code: str = "REFUSED") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class InputError(Exception):
@@ -233,7 +239,12 @@ def _tensors(given: Any) -> tuple[Tensor, ...]:
 
 
 def _arrays(given: Any, declared: tuple[Tensor, ...], dtype: Any = None) -> dict[str, Array]:
-    return {tensor.name: np.array(given[tensor.name], dtype=dtype or tensor.dtype) for tensor in declared}
+    return {tensor.name: _array(given[tensor.name], dtype or tensor.dtype) for tensor in declared}
+
+
+def _array(given: Any, dtype: Any) -> Array:
+    values = agent_packed.unpack(given) if isinstance(given, Mapping) else given
+    return np.array(values, dtype=dtype)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
