@@ -160,20 +160,34 @@ class Preparation:
         self, record: deployments.Record, retry: patience.Patience, say: Say
     ) -> dict[str, negotiate.Candidate]:
         state = negotiate.begin(self.roots(record))
-        answers = patience.answered(record, self._store)
+        answers: dict[negotiate.Ask, negotiate.Candidate | None] = {**patience.answered(record, self._store)}
+        refusals: dict[negotiate.Ask | None, errors.NucleusError] = {}
         while True:
             step = negotiate.step(state, answers)
             if isinstance(step, negotiate.Conflict):
-                raise errors.NucleusError(step.code, f"cannot deploy {record.id}: {step.detail}")
+                code, detail = step.code, f"cannot deploy {record.id}: {step.detail}"
+                raise refusals.get(step.ask) or errors.NucleusError(code, detail)
             if isinstance(step, negotiate.Resolved):
                 admission.check(step.components, record.document.components, self._device.platform)
                 return {name: step.components[name] for name in step.order}
             asks = sorted(step.asks, key=lambda ask: ask.name)
             say(f"resolving {', '.join(ask.name for ask in asks)}")
             async with patience.first_error(asyncio.TaskGroup()) as group:
-                tasks = {ask: group.create_task(self._candidate(ask, retry)) for ask in asks}
+                tasks = {ask: group.create_task(self._answer(ask, retry, refusals)) for ask in asks}
             answers |= {ask: task.result() for ask, task in tasks.items()}
             retry.keep_answers()
+
+    async def _answer(
+        self, ask: negotiate.Ask, retry: patience.Patience, refusals: dict[negotiate.Ask | None, errors.NucleusError]
+    ) -> negotiate.Candidate | None:
+        """None if there is no version for it, which need not be the end: another order may never ask for it."""
+        try:
+            return await self._candidate(ask, retry)
+        except errors.NucleusError as error:
+            if error.code != "NO_AVAILABLE_COMPONENT_VERSION":
+                raise
+            refusals[ask] = error
+            return None
 
     async def _candidate(self, ask: negotiate.Ask, retry: patience.Patience) -> negotiate.Candidate:
         admission.refuse_part(ask)

@@ -4,15 +4,22 @@ Rules (spec/nucleus.md 3.2): every root asks for its exact version under its gro
 its dependencies under its own name; whenever what is asked of a component changes, it is asked for again; the choice a
 new answer replaces is withdrawn with everything only it wanted. No back-tracking. The outcome depends on the answers
 only, not on how many come at a time: every call of `step` plays the negotiation again from the roots.
+
+The order in which components are met matters in rare cases: one that is asked for beside a requirer that is replaced a
+moment later may have no answer then. So before it fails, the negotiation is played once more in the original's own order,
+one queue and one component at a time; only what fails there, too, is a conflict.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Mapping
 
 from msgspec import Struct
 
 from nucleus.core import clash, errors, graph, recipe, release, version
+
+MEETINGS_LIMIT = 3000  # components met one by one, before the original's order counts as endless
 
 
 class Ask(Struct, frozen=True, order=True):
@@ -51,10 +58,14 @@ class Resolved(Struct, frozen=True):
 
 
 class Conflict(Struct, frozen=True):
-    """The negotiation cannot succeed; `code` is a word of errors.CODES."""
+    """The negotiation cannot succeed; `code` is a word of errors.CODES, `ask` what nobody had an answer to."""
 
     code: str
     detail: str
+    ask: Ask | None = None
+
+
+Answers = Mapping[Ask, Candidate | None]  # None: there is no version for it
 
 
 def begin(roots: Mapping[str, Mapping[str, str]]) -> State:
@@ -74,8 +85,16 @@ def _root_version(name: str, group: str, exact: str) -> version.Version:
         raise errors.NucleusError(error.code, detail) from error
 
 
-def step(state: State, answers: Mapping[Ask, Candidate]) -> Need | Resolved | Conflict:
+def step(state: State, answers: Answers) -> Need | Resolved | Conflict:
     """Plays the negotiation with all answers so far and tells what is missing, or how it ends."""
+    found = _at_once(state, answers)
+    if not isinstance(found, Conflict) or found.code not in _MATTER_OF_ORDER:
+        return found
+    return _one_by_one(state, answers) or found
+
+
+def _at_once(state: State, answers: Answers) -> Need | Resolved | Conflict:
+    """Asks for the whole frontier at a time."""
     chosen: dict[str, _Choice] = {}
     seen: set[frozenset[Ask]] = set()  # positions of the play; the asks determine the candidates
     while True:
@@ -84,9 +103,9 @@ def step(state: State, answers: Mapping[Ask, Candidate]) -> Need | Resolved | Co
         frontier = _frontier(asks, chosen)
         if not frontier:
             return _resolved({name: candidate for name, (_, candidate) in chosen.items()})
-        impossible = next((ask for ask in frontier if _is_impossible(ask)), None)
-        if impossible is not None:
-            return Conflict("COMPONENT_VERSION_REQUIREMENTS_NOT_MET", no_candidate(impossible))
+        failed = next((found for ask in frontier if (found := _failed(ask, answers))), None)
+        if failed is not None:
+            return failed
         missing = frozenset(ask for ask in frontier if ask not in answers)
         if missing:
             return Need(missing)
@@ -94,11 +113,65 @@ def step(state: State, answers: Mapping[Ask, Candidate]) -> Need | Resolved | Co
         if position in seen:
             return _unsettled(frontier)
         seen.add(position)
-        for ask in frontier:
-            wrong = _wrong(ask, answers[ask])
-            if wrong:
-                return Conflict("RESOLVE_COMPONENT_CANDIDATES_BAD_RESPONSE", wrong)
-            chosen[ask.name] = (ask, answers[ask])
+        chosen |= {ask.name: (ask, candidate) for ask in frontier if (candidate := answers[ask]) is not None}
+
+
+def _one_by_one(state: State, answers: Answers) -> Need | Resolved | Conflict | None:
+    """Breadth-first from each root in order, as the original; None if it would go on for ever."""
+    asked = {name: dict(by_group) for name, by_group in state.roots}
+    chosen: dict[str, Candidate] = {}
+    queue = collections.deque[str]()
+    roots = collections.deque(name for name, _ in state.roots)
+    for _ in range(MEETINGS_LIMIT):
+        if not queue and not roots:
+            return _resolved(chosen)
+        name = queue.popleft() if queue else roots.popleft()
+        if not asked.get(name):
+            continue  # vanished while it waited
+        ask = Ask(name, tuple(sorted(asked[name].items())))
+        failed = _failed(ask, answers)
+        if failed is not None:
+            return failed
+        if ask not in answers:
+            return Need(frozenset((ask,)))
+        candidate = answers[ask]
+        if candidate is not None and (name not in chosen or chosen[name].version != candidate.version):
+            queue.extend(_exchange(candidate, asked, chosen))
+    return None
+
+
+def _exchange(candidate: Candidate, asked: dict[str, dict[str, str]], chosen: dict[str, Candidate]) -> list[str]:
+    """Takes a candidate in place of another version; returns whose requirements changed by that."""
+    again = _withdraw(candidate.name, asked, chosen)
+    chosen[candidate.name] = candidate
+    for name, dependency in candidate.recipe.dependencies.items():
+        asked.setdefault(name, {})[candidate.name] = dependency.requirement
+        again.append(name)
+    return list(dict.fromkeys(again))
+
+
+def _withdraw(name: str, asked: dict[str, dict[str, str]], chosen: dict[str, Candidate]) -> list[str]:
+    """Takes back what the chosen version of `name` asked for; who is asked for by nobody goes, too, and so on."""
+    left = list[str]()
+    going = [name]
+    while going:
+        gone = going.pop()
+        before = chosen.pop(gone, None)
+        for dependency in before.recipe.dependencies if before is not None else ():
+            asked[dependency].pop(gone, None)
+            (left if asked[dependency] else going).append(dependency)
+    return left
+
+
+def _failed(ask: Ask, answers: Answers) -> Conflict | None:
+    """Why this ask ends the negotiation; None if it does not."""
+    if _is_impossible(ask):
+        return Conflict("COMPONENT_VERSION_REQUIREMENTS_NOT_MET", no_candidate(ask), ask)
+    candidate = answers.get(ask)
+    if candidate is None:
+        return Conflict("NO_AVAILABLE_COMPONENT_VERSION", no_candidate(ask), ask) if ask in answers else None
+    wrong = _wrong(ask, candidate)
+    return Conflict("RESOLVE_COMPONENT_CANDIDATES_BAD_RESPONSE", wrong, ask) if wrong else None
 
 
 def no_candidate(ask: Ask) -> str:
@@ -108,6 +181,9 @@ def no_candidate(ask: Ask) -> str:
 
 
 _Choice = tuple[Ask, Candidate]
+_MATTER_OF_ORDER = frozenset(
+    ["COMPONENT_VERSION_REQUIREMENTS_NOT_MET", "NO_AVAILABLE_COMPONENT_VERSION", "COMPONENT_CIRCULAR_DEPENDENCY_ERROR"]
+)
 
 
 def _constraints(ask: Ask) -> str:

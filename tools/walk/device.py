@@ -140,19 +140,19 @@ class Device:
         for group, members in desired.roots(self.store.tree).items():
             if group != record.document.group and group not in self.left_groups(record):
                 roots[group] = members
-        state, answers = negotiate.begin(roots), dict[negotiate.Ask, negotiate.Candidate]()
+        state, answers = negotiate.begin(roots), dict[negotiate.Ask, negotiate.Candidate | None]()
         while isinstance(step := negotiate.step(state, answers), negotiate.Need):
             answers |= {ask: self._candidate(ask) for ask in step.asks}
         if isinstance(step, negotiate.Conflict):
             raise errors.NucleusError(step.code, step.detail)
         return {name: step.components[name] for name in step.order}
 
-    def _candidate(self, ask: negotiate.Ask) -> negotiate.Candidate:
+    def _candidate(self, ask: negotiate.Ask) -> negotiate.Candidate | None:
         ranges = [version.Range.parse(text) for _, text in ask.requirements]
         for one in self.catalogue.get(ask.name, ()):
             if all(wanted.allows(version.Version.parse(one.version)) for wanted in ranges):
                 return negotiate.Candidate(name=ask.name, version=one.version, recipe=one)
-        raise errors.NucleusError("NO_AVAILABLE_COMPONENT_VERSION", negotiate.no_candidate(ask))
+        return None
 
     def left_groups(self, record: deployments.Record) -> frozenset[str]:
         if record.groups is None:

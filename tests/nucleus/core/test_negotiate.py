@@ -155,6 +155,7 @@ def test_step_when_two_groups_pin_different_versions_then_conflict_without_askin
         "COMPONENT_VERSION_REQUIREMENTS_NOT_MET",
         "cannot find a version of component X that all its requirers accept: "
         "Component X version constraints: thinggroup/a requires =1.0.0, thinggroup/b requires =1.1.0",
+        negotiate.Ask("X", (("thinggroup/a", "=1.0.0"), ("thinggroup/b", "=1.1.0"))),
     )
 
 

@@ -1,8 +1,8 @@
 """Negotiation against the sequential rule of the original on random catalogues; where the two differ, and only there.
 
-Where both resolve they resolve the same. The rule with a queue meets some components before all their requirers are
-known, ours meets others beside a requirer that is replaced a moment later: each can fail on a question that is not asked
-in the end, and the other then resolves. Nothing else may differ.
+What the sequential rule resolves, ours resolves to the same versions; what both cannot resolve fails with the same code.
+The rule with a queue meets some components before all their requirers are known, and fails on a question that is not asked
+in the end (or goes on for ever): some of these catalogues ours resolves. Nothing else may differ.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ EXACT = ("1.0.0", "1.1.0", "1.2.3-beta.3", "1.2.3", "2.0.0", "2.1.0-rc.1", "2.1.
 EASY = ("*", "", ">=1.0.0", "<3.0.0", "1.x || >=2.0.0", "1.0.0 || 2.1.0-rc.1 || >=1.1.0", ">=1.0.0-a")
 HARDER = ("x", "^1.0.0", "~1.1", "~1", "<2.0.0", ">=1.1.0", "=1.0.0", "2.x", ">=1.0.0 <3.0.0", "1.0.0 - 2.0", "v1.1.0")
 HARDEST = (">1", "<=2.0", "^2.1.0-alpha", ">=2.1.0-rc.1 <2.2.0", "1.0.0 || 2.1.0-rc.1", "~1.2.3-beta.2 || 1.1.0")
+NONE = "NO_AVAILABLE_COMPONENT_VERSION"
 Wanted = dict[str, dict[str, str]]
 Found = dict[str, str] | oracle.Failed | negotiate.Conflict
 
@@ -57,7 +58,7 @@ def _local(chance: random.Random, registry: test_negotiate.Registry) -> oracle.L
 
 
 def play(registry: test_negotiate.Registry, wanted: Wanted, local: oracle.Local) -> Found:
-    state, answers = negotiate.begin(wanted), dict[negotiate.Ask, negotiate.Candidate]()
+    state, answers = negotiate.begin(wanted), dict[negotiate.Ask, negotiate.Candidate | None]()
     while True:
         found = negotiate.step(state, answers)
         if isinstance(found, negotiate.Resolved):
@@ -66,9 +67,9 @@ def play(registry: test_negotiate.Registry, wanted: Wanted, local: oracle.Local)
             return found
         for ask in sorted(found.asks):
             exact = oracle.resolve_one(registry, local, ask.name, dict(ask.requirements))
-            if exact is None:
-                return negotiate.Conflict(oracle.NOT_MET, negotiate.no_candidate(ask))
-            answers[ask] = test_negotiate.candidate(ask.name, exact, registry[ask.name][exact])
+            answers[ask] = (
+                None if exact is None else test_negotiate.candidate(ask.name, exact, registry[ask.name][exact])
+            )
 
 
 def asked_in_the_end(registry: test_negotiate.Registry, wanted: Wanted, chosen: dict[str, str]) -> Wanted:
@@ -95,14 +96,10 @@ def kind(seed: int) -> str:
         final = asked_in_the_end(registry, wanted, ours)
         assert theirs.endless or theirs.asked != final[theirs.name], seed
         return "only ours"
-    assert isinstance(ours, negotiate.Conflict)
-    if isinstance(theirs, dict):
-        final = asked_in_the_end(registry, wanted, theirs)
-        asks = [negotiate.Ask(name, tuple(sorted(some.items()))) for name, some in final.items()]
-        assert ours.code == oracle.NOT_MET, seed
-        assert ours.detail not in {negotiate.no_candidate(ask) for ask in asks}, seed
-        return "only theirs"
-    return "failed" if ours.code == theirs.code else "failed otherwise"
+    assert isinstance(theirs, oracle.Failed), seed  # never only theirs
+    code = oracle.NOT_MET if ours.code == NONE else ours.code  # the oracle has one word for both
+    assert code == theirs.code or theirs.endless, seed
+    return "failed"
 
 
 def test_step_when_compared_with_the_sequential_rule_on_random_catalogues_then_the_same() -> None:
@@ -110,7 +107,7 @@ def test_step_when_compared_with_the_sequential_rule_on_random_catalogues_then_t
 
     assert kinds["resolved"] > CATALOGUES / 5, kinds
     assert kinds["failed"] > CATALOGUES / 5, kinds
-    assert kinds["only ours"] + kinds["only theirs"] + kinds["failed otherwise"] <= max(3, CATALOGUES / 100), kinds
+    assert kinds["only ours"] <= max(3, CATALOGUES / 200), kinds
 
 
 def test_step_when_a_requirer_that_joins_names_a_prerelease_then_asked_again() -> None:
