@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import socket
 import sys
 import threading
@@ -80,6 +81,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--settings", default="", help="JSON of the model's configuration (offer; agent_settings.py)")
     given = parser.parse_args(arguments)
     request: dict[str, Any] = {"op": given.verb, "component": given.component, "version": given.version}
+    request["token"] = os.environ.get("SVCUID", "")  # says to the agent that this is the component
     if given.verb != "offer":
         return farewell(request, given.socket)
     if not given.artifacts:

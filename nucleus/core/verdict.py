@@ -11,10 +11,10 @@ from nucleus.core import authorization
 
 _METRIC = "aws.greengrass#PutComponentMetric"
 _STREAM_MANAGER = "aws.greengrass.StreamManager"
-# Checked without policies: the command line alone, and the stream manager alone, may call them.
+# Checked without policies: these callers alone may call them.
 _RESERVED = {
-    "aws.greengrass#CancelLocalDeployment": "the command line",
-    "aws.greengrass#ValidateAuthorizationToken": _STREAM_MANAGER,
+    "aws.greengrass#CancelLocalDeployment": ("the command line",),
+    "aws.greengrass#ValidateAuthorizationToken": (_STREAM_MANAGER, "marram.ModelAgent"),
 }
 _SPECIAL = re.compile(r"[*?]|\$(?=\{)")
 
@@ -31,8 +31,9 @@ class Verdict(Struct, frozen=True):
 def of(policies: authorization.Policies, caller: str, operation: str, resource: str) -> Verdict:
     """Judges a full operation name (`aws.greengrass#PublishToTopic`)."""
     if operation in _RESERVED:
-        holder = _RESERVED[operation]
-        return Verdict("", caller == holder, f"only {holder} may call {operation}; no policy can grant it")
+        holders = _RESERVED[operation]
+        told = " and ".join(holders)
+        return Verdict("", caller in holders, f"only {told} may call {operation}; no policy can grant it")
     if operation == _METRIC and (not caller.startswith("aws.") or caller == _STREAM_MANAGER):
         why = (
             "needs no policy for metrics"

@@ -22,8 +22,8 @@ def test_of_when_denied_then_the_remedy_allows_just_that(resource: str) -> None:
     assert not verdict.of(after, "A", PUBLISH, resource + "x").allowed
 
 
-def test_of_when_the_operation_is_reserved_then_only_its_holder_may() -> None:
-    for caller, allowed in (("A", False), ("aws.greengrass.StreamManager", True)):
+def test_of_when_the_operation_is_reserved_then_only_its_holders_may() -> None:
+    for caller, allowed in (("A", False), ("aws.greengrass.StreamManager", True), ("marram.ModelAgent", True)):
         found = verdict.of(authorization.Policies(), caller, "aws.greengrass#ValidateAuthorizationToken", "")
         assert (found.allowed, found.remedy) == (allowed, "")
 

@@ -10,7 +10,7 @@ import awsiot.greengrasscoreipc
 import pytest
 from awsiot.greengrasscoreipc import clientv2, model
 
-from nucleus.ipc import connection, tokens
+from nucleus.ipc import client, connection, tokens
 from tests.nucleus import fakes_ipc
 
 
@@ -19,6 +19,7 @@ async def world(socket_path: Path) -> AsyncIterator[fakes_ipc.World]:
     one = fakes_ipc.World(socket_path, connection.Limits())
     one.add("app")
     one.add(tokens.STREAM_MANAGER)
+    one.add(tokens.MODEL_AGENT)
     async with fakes_ipc.serving(one):
         yield one
 
@@ -58,3 +59,18 @@ async def test_validate_when_another_component_asks_then_unauthorized_whatever_t
         with pytest.raises(model.UnauthorizedError) as caught:
             await ask(world, "app", token)
         assert tokens.STREAM_MANAGER in caught.value.message
+
+
+async def test_validate_when_the_model_agent_asks_then_told_whose_token_it_is(world: fakes_ipc.World) -> None:
+    def plain(caller: str, token: str) -> dict[str, object]:
+        with client.Client(str(world.path), f"token-{caller}") as ipc:
+            return ipc.call("ValidateAuthorizationToken", {"token": token})
+
+    asked = [(tokens.MODEL_AGENT, "token-app"), (tokens.STREAM_MANAGER, "token-app")]
+    answers = [await asyncio.to_thread(plain, *one) for one in asked]
+
+    assert answers == [{"isValid": True, "componentName": "app"}, {"isValid": True}]
+    assert (await ask(world, tokens.MODEL_AGENT, "token-app")).is_valid is True  # the official client skips the rest
+    with pytest.raises(client.IPCError) as caught:
+        await asyncio.to_thread(plain, tokens.MODEL_AGENT, "WRONG")
+    assert caught.value.code == "InvalidTokenError"
