@@ -2,8 +2,7 @@
 
 Frames are those of agent_frames.py; requests and what a good reply adds to `"ok": true`:
 
-    {"op": "predict", "alias", "tensors": [{name, dtype, shape}], "deadline_s"} + bytes
-                                                            -> component, version, tensors + bytes
+    {"op": "predict" or "share", ...}                      agent_predictions.py
     {"op": "offer", "component", "version", "artifacts": folder, "settings": {}}  -> message (agent_settings.py)
     {"op": "release" or "withdraw", "component", "version"}                 -> message
     {"op": "list"}                                                          -> models (agent_aliases.listed), figures
@@ -21,7 +20,8 @@ import socket
 import stat
 import sys
 import threading
-import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,15 @@ import agent_aliases
 import agent_check
 import agent_engine
 import agent_frames
+import agent_predictions
 import agent_settings
+import agent_shared
 import model_client
 
 CONNECTIONS_LIMIT = 64
 IDLE_S = 600.0  # a silent connection is closed; clients connect again
 FRAME_S = 10.0  # a frame that began must arrive, and an answer must be taken, within this
 LAST_REQUESTS_S = 2.0
-LONGEST_S = 60.0  # a request waits in the queue
 SOCKET_PATH_LIMIT_BYTES = 107
 
 
@@ -44,12 +45,13 @@ class StartError(Exception):
     """The agent cannot start; the message says why."""
 
 
-class RequestError(Exception):
-    """A request that gets no answer: the code and message of its reply."""
+@dataclass(frozen=True)
+class Talk:
+    """One connection: what it sends and what it asked before."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+    connection: socket.socket
+    reader: agent_frames.Reader
+    predictions: agent_predictions.Predictions
 
 
 class Server:
@@ -59,8 +61,10 @@ class Server:
         self._aliases = aliases
         self._engine = engine
         self._listener = listener
+        self._copies = agent_shared.Copies()
         self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
         self._answering: set[int] = set()  # threads between a request and the end of its reply
+        self._finishing = False
         self.idle = threading.Condition()
 
     def run(self) -> None:
@@ -75,95 +79,89 @@ class Server:
                 continue
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(0.1)
-                agent_frames.send(connection, _refusal("BUSY", f"{CONNECTIONS_LIMIT} connections are open"))
+                agent_frames.send(connection, refusal("BUSY", f"{CONNECTIONS_LIMIT} connections are open"))
 
     def finish(self) -> None:
         """Takes no more connections and waits for the replies under way, LAST_REQUESTS_S at most."""
         self._listener.close()
+        self._finishing = True
         with self.idle:
             self.idle.wait_for(lambda: not self._answering, LAST_REQUESTS_S)
 
     def _serve(self, connection: socket.socket) -> None:
+        reader = agent_frames.Reader(connection)
+        predictions = agent_predictions.Predictions(self._engine, self._copies)
         try:
             with connection, contextlib.suppress(OSError, agent_frames.ClosedError):
-                self._converse(connection)
+                agent_frames.bound(connection, IDLE_S, FRAME_S)
+                self._converse(Talk(connection, reader, predictions))
         finally:
+            reader.close()
+            predictions.close()
             self._places.release()
 
-    def _converse(self, connection: socket.socket) -> None:
+    def _converse(self, talk: Talk) -> None:
         while True:
-            connection.settimeout(IDLE_S)
-            connection.recv(1, socket.MSG_PEEK)
-            connection.settimeout(FRAME_S)
             try:
-                header, body = agent_frames.receive(connection)
+                text, body = talk.reader.frame(FRAME_S)
+                header = talk.predictions.header(text)
             except agent_frames.FrameError as error:
-                agent_frames.send(connection, _refusal("INVALID_ARGUMENT", str(error)))
+                head = agent_frames.encode(refusal("INVALID_ARGUMENT", str(error)))
+                agent_frames.write(talk.connection, head, b"", FRAME_S)
                 return  # where the next frame would begin is unknown
-            self._reply(connection, header, body)
+            self._reply(talk, header, text, body)
 
-    def _reply(self, connection: socket.socket, header: dict[str, Any], body: bytes) -> None:
+    def _reply(self, talk: Talk, header: Mapping[str, Any], text: bytes, body: bytes | bytearray) -> None:
         thread = threading.get_ident()
-        with self.idle:
-            self._answering.add(thread)
+        self._answering.add(thread)
         try:
-            reply, answered = self._answer(header, body)
-            agent_frames.send(connection, reply, answered)
+            head, answered = self._answer(talk, header, text, body)
+            agent_frames.write(talk.connection, head, answered, FRAME_S)
         finally:
-            with self.idle:
-                self._answering.discard(thread)
-                self.idle.notify_all()
+            self._answering.discard(thread)
+            if self._finishing:
+                with self.idle:
+                    self.idle.notify_all()
 
-    def _answer(self, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-        """The reply to one request; whatever goes wrong with it is an answer, too."""
+    def _answer(
+        self, talk: Talk, header: Mapping[str, Any], text: bytes, body: bytes | bytearray
+    ) -> tuple[bytes, bytes]:
+        """The reply's frame up to its body, and the body; whatever goes wrong with a request is an answer, too."""
         try:
             match header.get("op"):
                 case "predict":
-                    return self._predict(header, body)
+                    return talk.predictions.answer(text, header, body)
+                case "share":
+                    reply = talk.predictions.share(talk.reader.descriptor())
                 case "list":
-                    return {"ok": True, "models": self._aliases.listed(), "figures": self._engine.figures()}, b""
+                    reply = {"ok": True, "models": self._aliases.listed(), "figures": self._engine.figures()}
                 case "offer" | "release" | "withdraw" as verb:
                     message = self._hand_over(verb, header)
                     print(f"{verb}: {message}", flush=True)
-                    return {"ok": True, "message": message}, b""
+                    reply = {"ok": True, "message": message}
                 case other:
-                    raise RequestError("INVALID_ARGUMENT", f"unknown operation {str(other)[:50]!r}")
-        except RequestError as error:
-            return _refusal(error.code, str(error)), b""
+                    raise agent_predictions.RequestError("INVALID_ARGUMENT", f"unknown operation {str(other)[:50]!r}")
+            return agent_frames.encode(reply), b""
+        except agent_predictions.RequestError as error:
+            refused = refusal(error.code, str(error))
         except agent_check.RefusedError as error:
             print(f"refused {header.get('component')} {header.get('version')}: {error}", flush=True)
-            return _refusal("REFUSED", str(error)), b""
+            refused = refusal("REFUSED", str(error))
         except (agent_check.InputError, agent_settings.SettingsError, model_client.RejectedError) as error:
-            return _refusal("INVALID_ARGUMENT", str(error)), b""
+            refused = refusal("INVALID_ARGUMENT", str(error))
         except Exception as error:  # a request must never end the agent: the others keep their models
             print(f"cannot answer {header.get('op')}: {error!r}", file=sys.stderr, flush=True)
-            return _refusal("INTERNAL", f"{type(error).__name__}: {error}"), b""
+            refused = refusal("INTERNAL", f"{type(error).__name__}: {error}")
+        return agent_frames.encode(refused), b""
 
-    def _predict(self, header: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-        alias, tensors = _text(header, "alias"), header.get("tensors")
-        if not isinstance(tensors, list):
-            raise RequestError("INVALID_ARGUMENT", "predict needs a list of tensors")
-        deadline = time.monotonic() + min(_seconds(header, "deadline_s", LONGEST_S), LONGEST_S)
-        try:
-            answer = self._engine.predict(alias, model_client.unpack(tensors, body), deadline)
-        except agent_engine.NotReadyError as error:
-            raise RequestError("NOT_READY", str(error)) from None
-        except agent_engine.BusyError as error:
-            raise RequestError("BUSY", str(error)) from None
-        described, answered = model_client.pack(answer.outputs)
-        if len(answered) > agent_frames.BODY_LIMIT_BYTES:
-            raise RequestError(
-                "INVALID_ARGUMENT", f"the answer of {len(answered)} bytes is above the limit; send smaller batches"
-            )
-        reply = {"ok": True, "component": answer.component, "version": answer.version, "tensors": described}
-        return reply, answered
-
-    def _hand_over(self, verb: str, header: dict[str, Any]) -> str:
-        component, version = _text(header, "component"), _text(header, "version")
+    def _hand_over(self, verb: str, header: Mapping[str, Any]) -> str:
+        component, version = agent_predictions.text(header, "component"), agent_predictions.text(header, "version")
         match verb:
             case "offer":
                 settings = agent_settings.read(header.get("settings", {}))
-                return self._aliases.offer(component, version, Path(_text(header, "artifacts")), settings)
+                return self._aliases.offer(
+                    component, version, Path(agent_predictions.text(header, "artifacts")), settings
+                )
             case "release":
                 return self._aliases.release(component, version)
             case _:
@@ -188,19 +186,6 @@ def listen(path: str) -> socket.socket:
     return listener
 
 
-def _refusal(code: str, message: str) -> dict[str, Any]:
+def refusal(code: str, message: str) -> dict[str, Any]:
+    """The header of a reply without an answer."""
     return {"ok": False, "code": code, "message": message}
-
-
-def _text(header: dict[str, Any], key: str) -> str:
-    value = header.get(key)
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise RequestError("INVALID_ARGUMENT", f"{header.get('op')} needs {key}, a text")
-    return value
-
-
-def _seconds(header: dict[str, Any], key: str, default: float) -> float:
-    value = header.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise RequestError("INVALID_ARGUMENT", f"{key} must be a number of seconds")
-    return float(value)
