@@ -73,6 +73,10 @@ def compose(
     for name, one in resolved.items():
         tree = _configure(tree, name, one, wanted.components.get(name), written_ms, origin)
     known = {name: _known(tree, name, one, paths[name]) for name, one in resolved.items()}
+    if _get(tree, (SERVICES, builtin.NUCLEUS, "configuration", "interpolateComponentConfiguration")) in (True, "true"):
+        for one in resolved.values():
+            tree = _interpolated(tree, one, known, device)
+        known = {name: _known(tree, name, one, paths[name]) for name, one in resolved.items()}
     found: dict[str, component.Component] = {}
     left: list[str] = []
     for name, one in resolved.items():
@@ -175,6 +179,22 @@ def _configure(
         stamp,
         origin,
     )
+    return configuration.apply(tree, configuration.under(base, changes))
+
+
+def _interpolated(
+    tree: configuration.Tree, one: negotiate.Candidate, known: Mapping[str, interpolate.Known], device: Device
+) -> configuration.Tree:
+    """System variables put into what recipe and deployments configured; what a component wrote stays as it is."""
+    base = (SERVICES, one.name, "configuration")
+    system = interpolate.System(root_path=device.root_path, thing_name=device.thing_name)
+    changes = [
+        configuration.Change(path, value, leaf.stamp, leaf.origin)
+        for path, leaf in configuration.leaves(configuration.subtree(tree, base))
+        if not leaf.origin.startswith("component:")
+        and (value := interpolate.configured(one.name, leaf.value, known, system, tuple(one.recipe.dependencies)))
+        != leaf.value
+    ]
     return configuration.apply(tree, configuration.under(base, changes))
 
 

@@ -1,4 +1,4 @@
-"""Recipe variables in lifecycles: `{configuration:/pointer}`, `{artifacts:path}` and their cross-component form.
+"""Recipe variables in lifecycles and configuration: `{configuration:/pointer}`, `{artifacts:path}`, cross-component forms.
 
 Rules (spec/nucleus.md 1.8): a placeholder that leads nowhere is left as it is and told; what is put in is not looked at
 again; `{component:namespace:key}` works only for the component itself and its direct dependencies.
@@ -47,16 +47,40 @@ def lifecycle(
     scope = {name: each for name, each in known.items() if name == component or name in dependencies}
     left: dict[str, None] = {}
 
+    def look_up(name: str, namespace: str, key: str) -> Any:
+        return _look_up(scope.get(name), system, namespace, key)
+
+    replaced = _replacer(component, look_up, left)
+    return {phase: _filled(step, replaced) for phase, step in lifecycle.items()}, tuple(left)
+
+
+def configured(
+    component: str, value: Any, known: Mapping[str, Known], system: System, dependencies: Collection[str] = ()
+) -> Any:
+    """One value of the component's configuration with system variables replaced, and only those (spec/nucleus.md 1.8)."""
+    scope = {name: each for name, each in known.items() if name == component or name in dependencies}
+
+    def look_up(name: str, namespace: str, key: str) -> Any:
+        return _MISSING if namespace == "configuration" else _look_up(scope.get(name), system, namespace, key)
+
+    return _filled(value, _replacer(component, look_up, {}))
+
+
+def _replacer(
+    component: str, look_up: Callable[[str, str, str], Any], left: dict[str, None]
+) -> Callable[[re.Match[str]], str]:
+    """What stands for one placeholder; those that lead nowhere go into `left`."""
+
     def replaced(match: re.Match[str]) -> str:
         first, second, key = match.groups()
         name, namespace = (first, second) if second else (component, first)
-        found = _look_up(scope.get(name), system, namespace, key)
+        found = look_up(name, namespace, key)
         if found is _MISSING:
             left[match[0]] = None
             return match[0]
         return _text(found)
 
-    return {phase: _filled(step, replaced) for phase, step in lifecycle.items()}, tuple(left)
+    return replaced
 
 
 def _filled(value: Any, replaced: Callable[[re.Match[str]], str]) -> Any:

@@ -243,6 +243,22 @@ async def test_create_local_when_configuration_merged_then_interpolated_and_rest
     assert (device.places.work(A) / "out.txt").read_text() == "two {configuration:/none}\n"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_deploy_when_configuration_names_system_variables_then_put_in_only_if_the_nucleus_is_told_so(
+    device: devices.Device, wanted: bool
+) -> None:
+    defaults = {"where": "{work:path}/x", "rules": ["{iot:thingName}/#", 1], "own": "{configuration:/where}"}
+    device.publish(recipe(A, "1.0.0", STAYS, ComponentConfiguration={"DefaultConfiguration": defaults}))
+    told = document.Wish(version="2.15.0", merge={"interpolateComponentConfiguration": wanted})
+    async with device.running():
+        result = await device.deploy({A: "1.0.0", release.CLAIMED: told})
+
+        assert result.status == "SUCCEEDED"
+        found = device.configuration.component(A)
+    filled = {"where": f"{device.places.work(A)}/x", "rules": ["t1/#", 1], "own": "{configuration:/where}"}
+    assert found == (filled if wanted else defaults)
+
+
 async def test_restart_when_committed_but_undecided_then_carried_on_to_the_end(tmp_path: Path) -> None:
     first = devices.Device(tmp_path / "root")
     first.publish(recipe(A, "1.0.0", {"Startup": "while ! test -e ../../go; do sleep 0.05; done"}))
