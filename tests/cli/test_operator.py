@@ -3,8 +3,10 @@ from __future__ import annotations
 import contextlib
 import json
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -344,3 +346,51 @@ def test_listen_when_nothing_comes_in_time_then_the_code_is_4(service: Path, tmp
     shown = marram.run("listen", f"{name}/#", "--certificate", to, "-n", "1", "--timeout", "0.2")
 
     assert shown.code == exits.TIMED_OUT
+
+
+def test_get_devices_when_one_is_in_safe_mode_then_its_mode_and_reason_until_it_works_again(
+    service: Path, name: str
+) -> None:
+    files = devices.register(service, f"t-{name}", name)
+    told = {"mode": "SAFE_MODE", "reason": "the way back failed, too"}
+    with _connected(service, f"t-{name}", files) as device:
+        _report(device, 1, {"marram": told})
+        broken = _listed(service, device.thing, lambda one: one["mode"] == "SAFE_MODE")
+        table = marram.run("get", "devices", "--root", service)
+        _report(device, 2, {})
+        working = _listed(service, device.thing, lambda one: not one["mode"])
+
+    assert broken["reason"] == told["reason"]
+    assert "MODE" in table.out
+    assert "SAFE_MODE" in table.out
+    assert working["reason"] == ""
+
+
+def _report(device: devices.Device, number: int, more: dict[str, object]) -> None:
+    """A fleet status message as a device sends it."""
+    message = {
+        "ggcVersion": "2.15.0",
+        "platform": "linux",
+        "architecture": "amd64",
+        "runtime": "marram",
+        "thing": device.thing,
+        "overallDeviceStatus": "HEALTHY",
+        "sequenceNumber": number,
+        "timestamp": time.time_ns() // 1_000_000,
+        "messageType": "COMPLETE",
+        "trigger": "NUCLEUS_LAUNCH",
+        "components": [],
+        **more,
+    }
+    device.publish(f"$aws/things/{device.thing}/greengrassv2/health/json", message)
+
+
+def _listed(service: Path, thing: str, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The device's row of `get devices` once it is as wanted."""
+    end = time.monotonic() + 20
+    while True:
+        rows = marram.run("get", "devices", "-o", "json", "--root", service).json["items"]
+        found: dict[str, Any] = next((row for row in rows if row["coreDeviceThingName"] == thing), {})
+        if found and wanted(found):
+            return found
+        assert time.monotonic() < end, rows
