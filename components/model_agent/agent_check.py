@@ -4,7 +4,8 @@ model.json (format final; later versions of it only add keys, unknown ones are i
 
     {"name": alias, "version": text, "file": file name, "sha256": hex, "runtime": {"name": "onnxruntime", "minimumVersion"},
      "inputs": [{"name", "dtype", "shape"}], "outputs": [the same],
-     "golden": {"tolerance": {"absolute", "relative"}, "samples": [{"inputs": {name: values}, "outputs": {name: values}}]}}
+     "golden": {"tolerance": {"absolute", "relative"}, "samples": [{"inputs": {name: values}, "outputs": {name: values}}]},
+     "reference": {}}  may be left out (agent_drift.py)
 
 `dtype` is a numpy name, `shape` a list where -1 is any size, `values` nested lists of numbers or, for large ones, a packed
 array (agent_packed.py). An output agrees with a sample if |answer - expected| <= absolute + relative * |expected|
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import agent_drift
 import agent_onnx
 import agent_packed
 import numpy as np
@@ -80,6 +82,7 @@ class Manifest:
     golden: tuple[tuple[dict[str, Array], dict[str, Array]], ...]
     absolute: float
     relative: float
+    reference: tuple[agent_drift.Feature, ...] = ()
 
 
 class Model:
@@ -225,6 +228,7 @@ def _manifest(given: Any) -> Manifest:
         golden=samples,
         absolute=allowed[0],
         relative=allowed[1],
+        reference=agent_drift.read_reference(given.get("reference", {})),
     )
 
 
