@@ -4,7 +4,8 @@ The model's recipe keeps them in its configuration under `model`, and hand_over.
 ignored, so that an older agent takes a newer recipe; a known key with a wrong value refuses the offer.
 
     {"swap": "overlap" | "replace" | "spill", "gapSeconds": 30, "pinned": false, "isolated": false,
-     "trial": {...} (agent_trials.py), "capture": {...} (agent_sampling.py), "drift": {...} (agent_drift.py)}
+     "replay": {...} (agent_replay.py), "trial": {...} (agent_trial_rules.py), "capture": {...} (agent_sampling.py),
+     "drift": {...} (agent_drift.py)}
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class SettingsError(ValueError):
 class Settings:
     """`gap_s` bounds how long a `replace` may leave the alias unanswered before the old model must be back.
 
-    `pinned` models are never evicted; `isolated` ones run in a process of their own. The three sections are read by the
+    `pinned` models are never evicted; `isolated` ones run in a process of their own. The four sections are read by the
     modules they are for, which raise SettingsError, too.
     """
 
@@ -36,6 +37,7 @@ class Settings:
     trial: Mapping[str, Any] = field(default_factory=dict)
     capture: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, Any] = field(default_factory=dict)
+    replay: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """What `read` takes: sorted by key, so that equal settings are equal text."""
@@ -45,6 +47,7 @@ class Settings:
             "gapSeconds": self.gap_s,
             "isolated": self.isolated,
             "pinned": self.pinned,
+            "replay": self.replay,
             "swap": self.swap,
             "trial": self.trial,
         }
@@ -67,7 +70,7 @@ def read(given: Any) -> Settings:
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise SettingsError(f"settings: {name} is {value!r}, it must be true or false")
-    sections = {name: given.get(name) or {} for name in ("trial", "capture", "drift")}
+    sections = {name: given.get(name) or {} for name in ("trial", "capture", "drift", "replay")}
     for name, section in sections.items():
         if not isinstance(section, Mapping):
             raise SettingsError(f"settings: {name} must be an object")
@@ -77,3 +80,11 @@ def read(given: Any) -> Settings:
 def text(settings: Settings) -> str:
     """One canonical line, for keys of verdicts and for the store."""
     return json.dumps(settings.describe(), sort_keys=True, separators=(",", ":"))
+
+
+def from_text(given: str) -> Settings:
+    """What `text` made; an empty text is the default. Raises SettingsError."""
+    try:
+        return read(json.loads(given or "{}"))
+    except ValueError as error:
+        raise SettingsError(f"settings cannot be read: {error}") from error

@@ -1,0 +1,209 @@
+"""The admission gate: what an offered model must pass before it may serve, each step within a budget of time.
+
+    1. signature      agent_signature.py, over the very bytes that are loaded
+    2. certificate    agent_certificate.py, if there is one or the device demands it (requireCertificate)
+    3. verdict        agent_verdicts.py: what was refused earlier is refused at once
+    4. load, golden   agent_check.py, within LOAD_S
+    5. replay         agent_replay.py, if the settings ask for it, within REPLAY_S
+
+Together they stay below 60 s, the time that hand_over.py waits for the word and a recipe's Timeout must exceed. A step that
+runs out of time refuses with GATE_TIMEOUT, which is not final. The runtime cannot be interrupted within one operator: a step
+that ran out goes on computing on its thread, and with STUCK_LIMIT of those the gate takes nothing more until one ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import agent_certificate
+import agent_check
+import agent_replay
+import agent_settings
+import agent_signature
+import agent_trial_rules
+import agent_verdicts
+import onnxruntime
+
+LOAD_S = 38.0
+REPLAY_S = 12.0
+STUCK_LIMIT = 2
+RUNTIME = f"{agent_check.RUNTIME} {onnxruntime.__version__}"
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is to be judged: `data` are the bytes of model.json, `digest` is agent_registry.digest of both files.
+
+    `component` and `version` are those that the signed manifest must name.
+    """
+
+    component: str
+    version: str
+    folder: Path
+    manifest: agent_check.Manifest
+    data: bytes
+    model: bytes
+    digest: str
+    settings: agent_settings.Settings
+
+
+class Gate:
+    """`root` is the nucleus's (None: nobody is trusted). `captures` are the roots of capture stores, to be filled in."""
+
+    def __init__(self, verdicts: agent_verdicts.Verdicts, root: Path | None, require_certificate: bool = False) -> None:
+        self.captures: list[Path] = []
+        self.verdicts = verdicts
+        self._root = root
+        self._require = require_certificate
+        self._target = agent_certificate.target()
+
+    def examine(self, offer: Offer) -> str:
+        """Steps 1 to 3; returns what the certificate says, "" without one. Raises agent_check.RefusedError, SettingsError."""
+        agent_trial_rules.read(offer.settings.trial)
+        agent_replay.read(offer.settings.replay)
+        said = self._certificate(offer, self._read_certificate(offer.folder))
+        known = self.verdicts.find(offer.digest, RUNTIME, agent_settings.text(offer.settings))
+        if known is not None and not known.accepted:
+            raise agent_check.RefusedError(f"{known.reason} {agent_verdicts.EARLIER}", known.code)
+        return said
+
+    def replay(self, alias: str, settings: agent_settings.Settings, new: Any, serving: Any) -> str:
+        """Step 5, of models with `manifest` and `predict`; the figures, "" without a replay. Raises RefusedError."""
+        terms = agent_replay.read(settings.replay)
+        if terms is None or serving is None:
+            return ""
+        until = time.monotonic() + REPLAY_S * 0.9
+        found = bounded(
+            "replay of captures",
+            REPLAY_S,
+            lambda: agent_replay.run(terms, tuple(self.captures), alias, new, serving, until),
+        )
+        if found is None:
+            raise _too_long("replay of captures", REPLAY_S)
+        if found.agreed < terms.minimum * found.records:
+            raise agent_check.RefusedError(
+                f"{found.line(terms)}, {terms.minimum:.2%} are wanted; the newest that does not: {found.first}",
+                "REPLAY_DISAGREES",
+            )
+        return found.line(terms)
+
+    def keep(self, offer: Offer, refusal: agent_check.RefusedError | None) -> None:
+        """Remembers the verdict: an acceptance, or a refusal that is final and was not decided earlier."""
+        if refusal is not None and str(refusal).endswith(agent_verdicts.EARLIER):
+            return
+        code, reason = (refusal.code, str(refusal)) if refusal is not None else ("", "")
+        text = agent_settings.text(offer.settings)
+        self.verdicts.keep(offer.digest, RUNTIME, text, refusal is None, code, reason)
+
+    def _read_certificate(self, folder: Path) -> bytes | None:
+        path = folder / agent_certificate.FILE
+        try:
+            with path.open("rb") as file:
+                data = file.read(agent_certificate.LIMIT_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}", "CERTIFICATE_NOT_VALID") from error
+        if len(data) > agent_certificate.LIMIT_BYTES:
+            raise agent_check.RefusedError(f"{path} is too large", "CERTIFICATE_NOT_VALID")
+        return data
+
+    def _certificate(self, offer: Offer, data: bytes | None) -> str:
+        files = {"model.json": offer.data, offer.manifest.file: offer.model}
+        if data is not None:
+            files[agent_certificate.FILE] = data
+        try:
+            key = agent_signature.judge(offer.component, offer.version, files, offer.folder, self._root)
+        except agent_signature.UnsignedError as error:
+            raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
+        if data is None:
+            if self._require:
+                raise _certificate_refusal("MISSING", "it has no accuracy certificate, and this device demands one")
+            return ""
+        if self._require and not key:
+            raise _certificate_refusal("NOT_SIGNED", "nobody signed its certificate; trust a key, then sign it")
+        try:
+            found = agent_certificate.read(data)
+            agent_certificate.judge(
+                found, offer.manifest.sha256, agent_check.RUNTIME, onnxruntime.__version__, self._target
+            )
+        except agent_certificate.CertificateError as error:
+            raise _certificate_refusal("NOT_VALID", f"its certificate does not count here: {error}") from error
+        return found.line()
+
+
+_stuck: list[threading.Thread] = []
+
+
+def bounded(step: str, seconds: float, work: Callable[[], Result]) -> Result:
+    """What `work` returns or raises; RefusedError GATE_TIMEOUT after `seconds`, and what comes later is closed.
+
+    RESOURCE_EXHAUSTED where STUCK_LIMIT earlier ones still compute.
+    """
+    _stuck[:] = [thread for thread in _stuck if thread.is_alive()]
+    if len(_stuck) >= STUCK_LIMIT:
+        raise agent_check.RefusedError(
+            f"{len(_stuck)} models that took too long are still computing; restart the model agent to end them",
+            "RESOURCE_EXHAUSTED",
+        )
+    job = _Job(work)
+    thread = threading.Thread(target=job.run, name=step, daemon=True)
+    thread.start()
+    if not job.done.wait(seconds) and job.give_up():
+        _stuck.append(thread)
+        raise _too_long(step, seconds)
+    if job.error is not None:
+        raise job.error
+    result: Result = job.result
+    return result
+
+
+class _Job:
+    """Work on a thread that nobody may wait for any more."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.done = threading.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._work: Callable[[], Any] | None = work
+        self._lock = threading.Lock()
+        self._given_up = False
+
+    def run(self) -> None:
+        """Does it."""
+        work, self._work = self._work, None
+        result, error = None, None
+        try:
+            result = work() if work is not None else None
+        except BaseException as caught:  # it belongs to who waits
+            error = caught
+        with self._lock:
+            if not self._given_up:
+                self.result, self.error = result, error
+                self.done.set()
+                return
+        if callable(close := getattr(result, "close", None)):
+            close()
+
+    def give_up(self) -> bool:
+        """True, unless it ended in the last moment."""
+        with self._lock:
+            self._given_up = not self.done.is_set()
+            return self._given_up
+
+
+def _too_long(step: str, seconds: float) -> agent_check.RefusedError:
+    return agent_check.RefusedError(
+        f"its {step} took longer than {seconds:g} s; offer it again when the device is less busy", "GATE_TIMEOUT"
+    )
+
+
+def _certificate_refusal(what: str, why: str) -> agent_check.RefusedError:
+    code = f"CERTIFICATE_{what}"
+    return agent_check.RefusedError(f"{code}: {why}; see marram model optimise", code)
