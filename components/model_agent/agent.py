@@ -20,6 +20,7 @@ from pathlib import Path
 import agent_aliases
 import agent_edge_door
 import agent_engine
+import agent_identity
 import agent_oip_doors
 import agent_registry
 import agent_server
@@ -41,28 +42,37 @@ def report_running() -> None:
         raise agent_server.StartError(f"the nucleus did not take its state: {error}") from error
 
 
-def main(arguments: list[str]) -> int:
-    """Serves until SIGTERM or SIGINT; returns the exit code."""
+def read_arguments(arguments: list[str]) -> argparse.Namespace:
+    """What the recipe's command line says."""
     parser = argparse.ArgumentParser(prog="agent.py", description=__doc__.partition("\n")[0])
     parser.add_argument("--socket", default="agent.sock")
     parser.add_argument("--lease-seconds", type=float, default=600.0)
     parser.add_argument("--nucleus-root", type=Path, help="folder in which the nucleus says whom it trusts")
     parser.add_argument("--cores", type=int, default=1, help="requests that compute at a time")
+    parser.add_argument("--callers", choices=agent_identity.POLICIES, default=agent_identity.TOKEN)
+    parser.add_argument("--memory-bytes", type=int, default=0, help="that all models may take together; 0 is no budget")
     parser.add_argument("--store", type=Path, default=Path("registry"))
     agent_oip_doors.add_arguments(parser)
     agent_edge_door.add_arguments(parser)
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    given = read_arguments(arguments)
     # Not an Event: set in a handler, it would wait for ever for the lock of a `wait` that the signal interrupted.
     stops: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _: stops.put(got))
     try:
         registry = agent_registry.Registry.open(given.store)
-        aliases = agent_aliases.Aliases(registry, given.lease_seconds, given.nucleus_root)
+        aliases = agent_aliases.Aliases(registry, given.lease_seconds, given.nucleus_root, given.memory_bytes)
         for line in aliases.restore():
             print(f"restored: {line}", flush=True)
         engine = agent_engine.Engine(aliases.serving, given.cores)
-        server = agent_server.Server(aliases, engine, agent_server.listen(given.socket))
+        engine.wake = aliases.wake
+        callers = agent_identity.callers(aliases.listed, given.callers)
+        server = agent_server.Server(aliases, engine, agent_server.listen(given.socket), callers)
         threading.Thread(target=server.run, daemon=True).start()
         doors = agent_oip_doors.open_doors(given, aliases, engine)
         edge = agent_edge_door.open_door(given.edge_manager, aliases, engine)

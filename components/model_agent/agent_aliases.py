@@ -1,8 +1,11 @@
-"""What each alias answers with, and the rules by which that changes: offer, release, withdraw, lease.
+"""What each alias answers with, and the verbs by which that changes; the rules are agent_table.py's, this does them.
 
-An alias is the `name` in model.json. It belongs to the component that brought its model until that component is gone.
+An alias is the `name` in model.json. It belongs to whoever brought its model (a component, a door, a bundle) until that
+is gone; others hear FAILED_PRECONDITION and whose it is.
 - offer: what serves already is accepted at once. Otherwise the model is checked while the old one keeps answering, kept
-  durably, and only then exchanged, between two requests. A refusal changes nothing that answers.
+  durably, and only then exchanged, between two requests. A refusal changes nothing that answers. With a trial in its
+  settings the model becomes the candidate beside what answers, until `promote` or `drop_candidate`.
+- hold: the version before answers, over restarts, until another version is offered or `release_hold`.
 - release: the component was stopped. Nothing changes but that the lease starts to run: on an upgrade the old version is
   stopped before the new one is offered, and in between somebody must answer.
 - withdraw: the component is gone; the alias is empty afterwards.
@@ -13,33 +16,25 @@ Releases and withdrawals of a version that is not the one offered last are late 
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import agent_budget
 import agent_check
-import agent_load
+import agent_entry
+import agent_loader
+import agent_offer
 import agent_registry
+import agent_room
 import agent_settings
-import agent_signature
+import agent_table
 
-MODEL_LIMIT_BYTES = 512 * 1024 * 1024
-MANIFEST_LIMIT_BYTES = 1024 * 1024
+MANIFEST_LIMIT_BYTES = agent_offer.MANIFEST_LIMIT_BYTES
 _COMPONENT_LIMIT_CHARACTERS = 128
-
-
-@dataclass(frozen=True)
-class Serving:
-    """A loaded model and whose it is: exchanged as one, so that no answer carries another model's version."""
-
-    model: agent_check.Model
-    component: str
-    version: str
-    size: int = 0  # bytes of the model's file
+Serving = agent_loader.Serving
 
 
 class TakenError(agent_check.RefusedError):
@@ -49,54 +44,78 @@ class TakenError(agent_check.RefusedError):
 class Aliases:
     """All aliases of one agent. Reading is free of locks; changes happen one at a time."""
 
-    def __init__(self, registry: agent_registry.Registry, lease_s: float, root: Path | None = None) -> None:
+    def __init__(
+        self, registry: agent_registry.Registry, lease_s: float, root: Path | None = None, memory_bytes: int = 0
+    ) -> None:
         self._registry = registry
-        self._root = root  # of the nucleus, where it says whom it trusts
         self._lease_s = lease_s
-        self._serving: dict[str, Serving] = {}
+        self._room = agent_room.Room(registry, memory_bytes, self._change)
+        self._gate = agent_offer.Gate(registry, self._room, root, self._change)
         self._released_at: dict[str, float] = {}
-        self._changing = threading.Lock()
+        self._changing = threading.RLock()  # long: one verb at a time
+        self._table = threading.Lock()  # short: one write at a time
 
-    def restore(self) -> list[str]:
-        """Loads what the registry names, before any offer; returns one line for each alias."""
-        lines = [self._registry.repaired] if self._registry.repaired else []
-        with self._changing:
-            for alias, entry in list(self._registry.aliases.items()):
-                lines.append(self._restore(alias, entry))
-        return lines
+    # ---- reading -----------------------------------------------------------------------------------------------------
 
     def serving(self, alias: str) -> Serving | None:
-        """What answers for `alias`, or None; it stays usable after an exchange."""
-        return self._serving.get(alias)
+        """What answers for `alias`, or None; a model that is out of memory raises agent_guard.GoneError, then `wake` it."""
+        return self._room.serving.get(alias)
+
+    def wake(self, alias: str, deadline: float) -> str:
+        """Waits until the alias is in memory; returns why it is not by `deadline` (time.monotonic()), or nothing."""
+        return self._room.wake(alias, deadline)
+
+    def candidate(self, alias: str) -> Serving | None:
+        """What is tried beside it, loaded; predictions raise agent_guard.GoneError once the trial is over."""
+        return self._room.candidates.get(alias)
+
+    def previous_serving(self, alias: str) -> Serving | None:
+        """The version a hold would go back to, as it is kept: not in memory."""
+        entry = self._registry.aliases.get(alias)
+        if entry is None or entry.previous is None:
+            return None
+        try:
+            return agent_room.parked(self._room.fetch(alias, entry.previous))
+        except (agent_registry.StoreError, agent_check.RefusedError):
+            return None
 
     def listed(self) -> list[dict[str, Any]]:
         """One record for each alias, as `list` answers it."""
-        return [
-            {
-                "alias": alias,
-                "component": entry.component,
-                "version": entry.serving.version,
-                "offered": entry.offered,
-                "previous": entry.previous.version if entry.previous else "",
-                "ready": alias in self._serving,
-                "released": entry.released,
-                "owner": entry.owner,
-                "source": entry.source,
-            }
-            for alias, entry in sorted(self._registry.aliases.items())
-        ]
+        return [self._row(alias, entry) for alias, entry in sorted(self._registry.aliases.items())]
+
+    def _row(self, alias: str, entry: agent_entry.Entry) -> dict[str, Any]:
+        serving = self._room.serving.get(alias)
+        row = agent_entry.row(alias, entry)
+        return row | {
+            "state": row["state"] if serving else "empty",
+            "memory_bytes": 0 if serving is None or serving.model.gone else serving.memory_bytes,
+            "pinned": bool(serving and serving.settings.pinned),
+            "ready": serving is not None,
+        }
+
+    # ---- verbs of those who bring models -----------------------------------------------------------------------------
+
+    def restore(self) -> list[str]:
+        """Loads what the registry names, before any offer; returns one line for each alias."""
+        lines = [line for line in (self._registry.repaired, self._room.told) if line]
+        with self._changing:
+            for alias in list(self._registry.aliases):
+                lines.append(self._restore(alias))
+        return lines
 
     def load(self, owner: str, alias: str, folder: Path) -> str:
         """Serves the model in `folder` under an alias nobody has, for a door's callers; raises TakenError, RefusedError.
 
         The alias need not be the name in model.json. A signature is judged for the component that its manifest names.
         """
-        started = time.monotonic()
         with self._changing:
             if alias in self._registry.aliases:
-                raise TakenError(f"the alias {alias} is used by {self._registry.aliases[alias].component}")
-            data = _read(folder / "model.json", MANIFEST_LIMIT_BYTES)
-            return self._accept(owner, agent_check.read_manifest(data).version, data, folder, started, alias)
+                entry = self._registry.aliases[alias]
+                raise TakenError(f"the alias {alias} is used by {entry.component}", "FAILED_PRECONDITION")
+            data = agent_offer.read(folder / "model.json", MANIFEST_LIMIT_BYTES)
+            version = agent_check.read_manifest(data).version
+            offer = agent_offer.Offer(owner, version, agent_entry.owner(owner), alias, folder, chosen=True)
+            return self._gate.take(offer, data)
 
     def offer(
         self,
@@ -104,21 +123,28 @@ class Aliases:
         version: str,
         folder: Path,
         settings: agent_settings.Settings = agent_settings.DEFAULT,
+        *,
+        owner: str = "",
     ) -> str:
-        """Serves the model in `folder` and returns a line that says so; raises agent_check.RefusedError."""
+        """Serves the model in `folder` and returns a line that says so; raises agent_check.RefusedError.
+
+        `owner` is agent_entry.BUNDLE for a model that came in a bundle.
+        """
         if not 0 < len(component) <= _COMPONENT_LIMIT_CHARACTERS or not 0 < len(version) <= _COMPONENT_LIMIT_CHARACTERS:
             raise agent_check.RefusedError("component and version must be 1 to 128 characters")
-        started = time.monotonic()
+        owner = owner or agent_entry.owner(component)
         with self._changing:
-            data = _read(folder / "model.json", MANIFEST_LIMIT_BYTES)
-            manifest = agent_check.read_manifest(data)
-            alias, entry = manifest.name, self._registry.aliases.get(manifest.name)
-            if entry and entry.component != component and not entry.released:
-                raise agent_check.RefusedError(f"the alias {alias} belongs to {entry.component}, which is running")
+            data = agent_offer.read(folder / "model.json", MANIFEST_LIMIT_BYTES)
+            alias = agent_check.read_manifest(data).name
+            objection = agent_entry.objection(alias, self._registry.aliases.get(alias), component, owner)
+            if objection:
+                raise agent_check.RefusedError(objection, "FAILED_PRECONDITION")
+            offer = agent_offer.Offer(component, version, owner, alias, folder, settings)
             try:
-                return self._accept(component, version, data, folder, started, settings=settings)
+                return self._gate.take(offer, data)
             except agent_check.RefusedError as error:
-                raise agent_check.RefusedError(f"{error}; {self._after_refusal(alias, component, version)}") from error
+                after = self._after_refusal(alias, offer, error)
+                raise agent_check.RefusedError(f"{error}; {after}", error.code) from error
 
     def release(self, component: str, version: str) -> str:
         """Starts the lease of what this component serves."""
@@ -127,16 +153,16 @@ class Aliases:
             if alias is None:
                 return f"{component} {version} serves nothing here"
             entry = self._registry.aliases[alias]
-            self._set(alias, entry, released=True)
+            self._change(alias, agent_table.Released())
             return f"{component} {version} was released; {alias} still answers with {entry.serving.version}"
 
-    def withdraw(self, component: str, version: str, only: str = "") -> str:
+    def withdraw(self, component: str, version: str, only: str = "", *, owner: str = "") -> str:
         """Empties the alias of this component, if `version` is the one it offered last; `only` picks one of several."""
         with self._changing:
-            alias = self._offered(component, version, only)
+            alias = self._offered(component, version, only, owner)
             if alias is None:
                 return f"{component} {version} serves nothing here"
-            self._forget(alias)
+            self._change(alias, agent_table.Withdrawn())
             return f"{component} {version} was withdrawn; {alias} answers no more"
 
     def expire(self) -> list[str]:
@@ -146,100 +172,129 @@ class Aliases:
             over = [alias for alias, at in self._released_at.items() if self._lease_s and at <= before]
             lines = [f"{self._registry.aliases[alias].component} did not come back; {alias} is empty" for alias in over]
             for alias in over:
-                self._forget(alias)
-            return lines
+                self._change(alias, agent_table.LeaseOver())
+        self._room.settle()
+        return lines
 
-    def _accept(
-        self,
-        component: str,
-        version: str,
-        data: bytes,
-        folder: Path,
-        started: float,
-        chosen: str = "",
-        settings: agent_settings.Settings = agent_settings.DEFAULT,
-    ) -> str:
-        manifest = agent_check.read_manifest(data)
-        model = _read(folder / manifest.file, MODEL_LIMIT_BYTES)
-        alias = chosen or manifest.name
-        entry = self._registry.aliases.get(alias)
-        serving = agent_registry.Held(version, agent_registry.digest(data, model))
-        what = f"{component} {version}"
-        if entry and entry.component == component and entry.serving == serving and alias in self._serving:
-            self._set(alias, entry, offered=version, released=False)
-            return f"{alias} already answers with {what}"
-        files = {"model.json": data, manifest.file: model}
+    # ---- verbs of those who watch models -----------------------------------------------------------------------------
+
+    def promote(self, alias: str, reason: str) -> str:
+        """The candidate answers from now on; raises agent_check.RefusedError."""
+        with self._changing:
+            new, before = self._room.candidates.get(alias), self._known(alias).serving.version
+            self._change(alias, agent_table.Promoted(reason))
+            assert new is not None  # or the table would have objected
+            self._room.install(alias, new)
+            return f"{alias} now answers with {new.component} {new.version} (before: {before}; {reason})"
+
+    def drop_candidate(self, alias: str, code: str, reason: str) -> str:
+        """The candidate leaves for good; raises agent_check.RefusedError."""
+        with self._changing:
+            entry = self._known(alias)
+            self._change(alias, agent_table.Dropped(f"{code}: {reason}"))
+            self._room.drop(alias)
+            tried = entry.candidate.version if entry.candidate else ""
+            return f"{alias} stays with {entry.serving.version}; {tried} was dropped: {code}: {reason}"
+
+    def hold(self, alias: str, by: str, reason: str) -> str:
+        """The version before answers until another is offered or `release_hold`; raises agent_check.RefusedError."""
+        with self._changing:
+            entry = self._known(alias)
+            message = f"{alias} is held by {by}: {reason}; {entry.offered} gives way to "
+            return message + self._go_to(alias, agent_table.HoldBegun(by, reason))
+
+    def release_hold(self, alias: str) -> str:
+        """What was held back answers again; raises agent_check.RefusedError."""
+        with self._changing:
+            self._known(alias)
+            return f"{alias} is held no more; it answers with {self._go_to(alias, agent_table.HoldReleased())}"
+
+    def _go_to(self, alias: str, event: Any) -> str:
+        """Exchanges what serves for what the table says after `event`; returns its version."""
+        after = self._step(alias, event)
+        assert after is not None
         try:
-            signed = agent_signature.signed_for(folder, self._root) if chosen else (component, version)
-            agent_signature.judge(*signed, files, folder, self._root)
-        except agent_signature.UnsignedError as error:
-            raise agent_check.RefusedError(f"{error.code}: {error}") from error
-        loaded = agent_load.load(manifest, model, settings)
-        self._registry.keep(data, manifest.file, model)
-        same = entry is not None and entry.component == component
-        previous = None if entry is None or not same or entry.serving == serving else entry.serving
-        self._registry.put(alias, agent_registry.Entry(component, version, serving, previous, source=str(folder)))
-        self._serving[alias] = Serving(loaded, component, version, len(model))
-        self._released_at.pop(alias, None)
-        before = f"before: {entry.component} {entry.serving.version}; " if entry else ""
-        return f"{alias} now answers with {what} ({before}checked in {time.monotonic() - started:.2f} s)"
+            package = self._room.fetch(alias, after.serving)
+            with self._room.arrival(package, agent_budget.Way.REPLACE) as new:
+                self._change(alias, event)
+                self._room.install(alias, new)
+        except agent_registry.StoreError as error:
+            self._change(alias, agent_table.Damaged(after.serving.key, f"{after.serving.version}: {error}"))
+            raise agent_check.RefusedError(f"cannot go to {after.serving.version}: {error}", "COPY_DAMAGED") from error
+        return after.serving.version
 
-    def _after_refusal(self, alias: str, component: str, version: str) -> str:
+    # ---- below -------------------------------------------------------------------------------------------------------
+
+    def _known(self, alias: str) -> agent_entry.Entry:
+        entry = self._registry.aliases.get(alias)
+        if entry is None:
+            raise agent_check.RefusedError(f"no model answers for {alias}", "NOT_FOUND")
+        return entry
+
+    def _step(self, alias: str, event: Any) -> agent_entry.Entry | None:
+        try:
+            return agent_table.step(self._registry.aliases.get(alias), event)
+        except agent_table.IllegalError as error:
+            raise agent_check.RefusedError(f"{alias}: {error}", error.code) from error
+
+    def _change(self, alias: str, event: Any, before: Callable[[], Any] | None = None) -> None:
+        """Durably takes the step, after `before`, which no other change may come between; raises RefusedError."""
+        with self._table:
+            if before is not None:
+                before()
+            after = self._step(alias, event)
+            if after is not None:
+                self._registry.put(alias, after)
+            elif alias in self._registry.aliases:
+                self._registry.remove(alias)
+            if after is not None and after.released:
+                self._released_at.setdefault(alias, time.monotonic())
+            else:
+                self._released_at.pop(alias, None)
+        if after is None:
+            self._room.forget(alias)
+        elif isinstance(event, agent_table.Damaged) and after.candidate is None:
+            self._room.drop(alias)
+
+    def _after_refusal(self, alias: str, offer: agent_offer.Offer, error: agent_check.RefusedError) -> str:
         """Notes that the component is alive although its model is not, and says what answers now."""
+        self._change(alias, agent_table.Refused(offer.component, offer.version, f"{error.code}: {error}", offer.owner))
         entry = self._registry.aliases.get(alias)
         if entry is None:
             return f"nothing answers for {alias}"
-        if entry.component == component:
-            self._set(alias, entry, offered=version, released=False)
-        return f"{alias} still answers with {entry.component} {entry.serving.version}"
+        return f"{alias} still answers with {entry.serving.component} {entry.serving.version}"
 
-    def _restore(self, alias: str, entry: agent_registry.Entry) -> str:
+    def _restore(self, alias: str) -> str:
         reasons = ""
-        for held in (entry.serving, entry.previous):
-            if held is None:
-                continue
+        while (entry := self._registry.aliases.get(alias)) is not None:
+            held = entry.serving
             try:
-                data, model = self._registry.copy(held.key)
-                loaded = agent_check.load(agent_check.read_manifest(data), model)
+                self._room.restore(alias, held)
             except (agent_registry.StoreError, agent_check.RefusedError) as error:
-                reasons += f"; {entry.component} {held.version} cannot serve: {error}"
+                reasons += f"; {held.component} {held.version} cannot serve: {error}"
+                self._change(alias, agent_table.Damaged(held.key, f"{held.version} cannot serve: {error}"))
                 continue
-            self._serving[alias] = Serving(loaded, entry.component, held.version, len(model))
-            if held is not entry.serving:
-                self._registry.put(alias, dataclasses.replace(entry, serving=held, previous=None))
             if entry.released:
                 self._released_at[alias] = time.monotonic()
-            return f"{alias} answers with {entry.component} {held.version}{reasons}"
-        self._forget(alias)
+            return f"{alias} answers with {held.component} {held.version}{reasons}{self._restore_candidate(alias)}"
         return f"{alias} is empty{reasons}"
 
-    def _offered(self, component: str, version: str, only: str = "") -> str | None:
+    def _restore_candidate(self, alias: str) -> str:
+        entry = self._registry.aliases[alias]
+        if entry.candidate is None:
+            return ""
+        try:
+            with self._room.arrival(self._room.fetch(alias, entry.candidate), agent_budget.Way.OVERLAP) as new:
+                self._room.try_out(alias, new)
+        except (agent_registry.StoreError, agent_check.RefusedError) as error:
+            reason = f"{entry.candidate.version} cannot be tried: {error}"
+            self._change(alias, agent_table.Damaged(entry.candidate.key, reason))
+            return f"; {reason}"
+        return f", {entry.candidate.version} is being tried"
+
+    def _offered(self, component: str, version: str, only: str = "", owner: str = "") -> str | None:
+        wanted = (component, version, owner or agent_entry.owner(component))
         for alias, entry in self._registry.aliases.items():
-            if (entry.component, entry.offered) == (component, version) and only in ("", alias):
+            if (entry.component, entry.offered, entry.owner) == wanted and only in ("", alias):
                 return alias
         return None
-
-    def _set(self, alias: str, entry: agent_registry.Entry, *, released: bool, offered: str = "") -> None:
-        new = dataclasses.replace(entry, offered=offered or entry.offered, released=released)
-        if new != entry:
-            self._registry.put(alias, new)
-        if released:
-            self._released_at.setdefault(alias, time.monotonic())
-        else:
-            self._released_at.pop(alias, None)
-
-    def _forget(self, alias: str) -> None:
-        self._serving.pop(alias, None)
-        self._released_at.pop(alias, None)
-        self._registry.remove(alias)
-
-
-def _read(path: Path, limit_bytes: int) -> bytes:
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:  # never through a link
-            data = file.read(limit_bytes + 1)
-    except OSError as error:
-        raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}") from error
-    if len(data) > limit_bytes:
-        raise agent_check.RefusedError(f"{path} is larger than {limit_bytes} bytes")
-    return data

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import agent_guard
 import numpy as np
 
 Array = np.ndarray[Any, Any]
@@ -97,9 +98,23 @@ class Engine:
         self.observers: list[Callable[[Observation], None]] = []
         # Picks who answers one request, given what serves the alias: a canary answers a share of them.
         self.route: Callable[[str, Any], Any] = lambda alias, serving: serving
+        # Brings a model that was taken out of memory back by the deadline; returns why it could not (agent_aliases.Aliases.wake).
+        self.wake: Callable[[str, float], str] = lambda alias, deadline: f"{alias} is not in memory"
 
     def predict(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
         """`deadline` by time.monotonic(). Raises NotReadyError, BusyError, agent_check.InputError."""
+        while True:
+            try:
+                return self._compute(alias, inputs, deadline)
+            except agent_guard.GoneError:  # evicted, or being exchanged where old and new do not fit together
+                reason = self.wake(alias, deadline)
+            if reason:
+                with self._lock:
+                    self._figures.setdefault(alias, Figures()).refused += 1
+                raise BusyError(reason)
+
+    def _compute(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
+        """One try; raises agent_guard.GoneError when the model was not in memory, and nothing was counted."""
         begun = time.monotonic()
         if self._serving(alias) is None:
             raise NotReadyError(f"no model answers for {alias} yet")
@@ -111,6 +126,10 @@ class Engine:
                 raise NotReadyError(f"no model answers for {alias} any more")
             serving = self.route(alias, serving)
             outputs = serving.model.predict(inputs)
+        except agent_guard.GoneError:
+            with self._lock:
+                self._pass_on()
+            raise
         except BaseException:
             self._done(alias, begun, started, failed=True)
             raise
@@ -193,11 +212,15 @@ class Engine:
             figures.queued_s += started - begun
             figures.last_at = time.time()
             figures.latency[bisect.bisect_left(LATENCY_BOUNDS_MS, (now - begun) * 1000)] += 1
-            if not self._waiting:
-                self._free += 1
-                return computed_s
-            following = min(self._waiting, key=lambda name: self._used_s.get(name, 0.0))
-            place = self._waiting[following][0]
-            self._leave(following, place)
-            place.given.set()
+            self._pass_on()
         return computed_s
+
+    def _pass_on(self) -> None:
+        """The place goes to the waiting alias that computed least; under the lock."""
+        if not self._waiting:
+            self._free += 1
+            return
+        following = min(self._waiting, key=lambda name: self._used_s.get(name, 0.0))
+        place = self._waiting[following][0]
+        self._leave(following, place)
+        place.given.set()

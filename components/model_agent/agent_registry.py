@@ -2,7 +2,9 @@
 
 Below one folder:
 
-    registry.json          {"aliases": {alias: Entry}}, replaced as a whole (write new, fsync, rename, fsync directory)
+    registry.json          {"aliases": {alias: Entry}, "costs": {key: Cost}}, replaced as a whole (write new, fsync, rename,
+                           fsync directory); Entry as in agent_entry.py. Keys a reader does not know are ignored, and the
+                           ones an older agent needs are always written, so that either reads the other's.
     models/<key>/          model.json and the model file of one offer; <key> is the SHA-256 over both files' bytes
     lock                   held while an agent lives, so that two never write here
 
@@ -24,8 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import agent_entry
+
 _KEY_CHARACTERS = 64  # hex SHA-256
-OWNERS = {"marram:repository": "local", "door:edge-manager": "local"}  # no component can be called so
+_COSTS_LIMIT = 64  # what was measured last; enough for every model a small device ever had
 
 
 class StoreError(Exception):
@@ -33,40 +37,26 @@ class StoreError(Exception):
 
 
 @dataclass(frozen=True)
-class Held:
-    """A model the agent keeps a copy of: the version of the component that brought it, and the copy's key."""
+class Cost:
+    """What a model took when it was loaded last: memory, and the time until it was warm."""
 
-    version: str
-    key: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What is known about one alias.
-
-    `offered` is the version its component offered last, accepted or not: only that one's release and withdrawal count.
-    `released` is whether that version's component was stopped. `previous` serves if `serving`'s copy is damaged.
-    `source` is the folder the model came from. A door that loads models for its callers is a `component`, too (OWNERS).
-    """
-
-    component: str
-    offered: str
-    serving: Held
-    previous: Held | None = None
-    released: bool = False
-    source: str = ""
-
-    @property
-    def owner(self) -> str:
-        """Who may change the alias: `deployment` (its component's), or `local` (callers of the door that loaded it)."""
-        return OWNERS.get(self.component, "deployment")
+    memory_bytes: int
+    load_s: float
 
 
 class Registry:
     """The store in `folder`; made by `open`."""
 
-    def __init__(self, folder: Path, lock: int, aliases: dict[str, Entry], repaired: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lock: int,
+        aliases: dict[str, agent_entry.Entry],
+        repaired: str,
+        costs: dict[str, Cost] | None = None,
+    ) -> None:
         self.aliases = aliases
+        self.costs = costs or {}  # by key; kept longer than the copy, so that a second load is judged beforehand
         self.repaired = repaired
         self._folder = folder
         self._lock = lock
@@ -77,27 +67,38 @@ class Registry:
         (folder / "models").mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = _lock(folder / "lock", wait_s)
         file, repaired = folder / "registry.json", ""
-        aliases: dict[str, Entry] = {}
+        aliases: dict[str, agent_entry.Entry] = {}
+        costs: dict[str, Cost] = {}
         try:
-            aliases = _entries(json.loads(file.read_bytes()))
+            given = json.loads(file.read_bytes())
+            aliases, costs = _entries(given), _costs(given)
         except FileNotFoundError:
             pass
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             file.replace(folder / "registry.json.unreadable")
             repaired = f"registry.json could not be read ({error}); kept as registry.json.unreadable, starting empty"
-        return cls(folder, lock, aliases, repaired)
+        return cls(folder, lock, aliases, repaired, costs)
 
     def close(self) -> None:
         """Lets the next agent in."""
         os.close(self._lock)
 
-    def put(self, alias: str, entry: Entry) -> None:
-        """Durably sets one alias; its copies must have been kept before."""
-        self._save({**self.aliases, alias: entry})
+    def put(self, alias: str, entry: agent_entry.Entry) -> None:
+        """Durably sets one alias; its copies must have been kept before. What is only of this run costs no write."""
+        aliases, before = {**self.aliases, alias: entry}, self.aliases.get(alias)
+        if before is not None and dataclasses.replace(before, evicted=entry.evicted) == entry:
+            self.aliases = aliases
+            return
+        self._save(aliases)
 
     def remove(self, alias: str) -> None:
         """Durably forgets one alias."""
         self._save({name: entry for name, entry in self.aliases.items() if name != alias})
+
+    def learn(self, key: str, cost: Cost) -> None:
+        """Remembers what a model took; written with the next change of an alias, because it can be measured again."""
+        costs = {name: known for name, known in self.costs.items() if name != key} | {key: cost}
+        self.costs = dict(list(costs.items())[-_COSTS_LIMIT:])
 
     def keep(self, manifest: bytes, name: str, model: bytes) -> str:
         """Durably copies an offer and returns its key; a copy that is there and whole is used again."""
@@ -134,18 +135,18 @@ class Registry:
             return False
         return True
 
-    def _save(self, aliases: dict[str, Entry]) -> None:
-        text = json.dumps({"aliases": {name: dataclasses.asdict(entry) for name, entry in aliases.items()}}, indent=1)
+    def _save(self, aliases: dict[str, agent_entry.Entry]) -> None:
+        written = {name: _written(entry) for name, entry in aliases.items()}
+        costs = {key: dataclasses.asdict(cost) for key, cost in self.costs.items()}
         new = self._folder / "registry.json.new"
-        _write(new, text.encode())
+        _write(new, json.dumps({"aliases": written, "costs": costs}, indent=1).encode())
         new.replace(self._folder / "registry.json")
         _sync(self._folder)
         self.aliases = aliases
         self._sweep()
 
     def _sweep(self) -> None:
-        entries = self.aliases.values()
-        named = {held.key for entry in entries for held in (entry.serving, entry.previous) if held is not None}
+        named = {held.key for entry in self.aliases.values() for held in entry.kept()}
         for folder in (self._folder / "models").iterdir():
             if folder.name not in named:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -163,27 +164,51 @@ def _model_file(manifest: bytes) -> str:
     return name
 
 
-def _entries(given: Any) -> dict[str, Entry]:
+def _entries(given: Any) -> dict[str, agent_entry.Entry]:
     return {alias: _entry(fields) for alias, fields in given["aliases"].items()}
 
 
-def _entry(given: dict[str, Any]) -> Entry:
-    previous = given["previous"]
-    return Entry(
-        component=str(given["component"]),
+def _entry(given: dict[str, Any]) -> agent_entry.Entry:
+    component, source = str(given["component"]), str(given.get("source", ""))
+    more: dict[str, Any] = {
+        name: _held(given[name], component, source)
+        for name in ("previous", "candidate", "withheld", "dropped")
+        if given.get(name) is not None
+    }
+    more |= {name: str(given.get(name, "")) for name in ("held_by", "reason", "refusal")}
+    return agent_entry.Entry(
+        component=component,
         offered=str(given["offered"]),
-        serving=_held(given["serving"]),
-        previous=None if previous is None else _held(previous),
+        serving=_held(given["serving"], component, source),
         released=bool(given["released"]),
-        source=str(given.get("source", "")),
+        owner=str(given.get("owner") or agent_entry.owner(component)),
+        **more,
     )
 
 
-def _held(given: dict[str, Any]) -> Held:
+def _held(given: dict[str, Any], component: str, source: str) -> agent_entry.Held:
+    """A model; what the release before did not write is its entry's."""
     key = str(given["key"])
     if len(key) != _KEY_CHARACTERS or not key.isalnum():
         raise ValueError(f"{key!r} is no key")
-    return Held(str(given["version"]), key)
+    return agent_entry.Held(
+        version=str(given["version"]),
+        key=key,
+        component=str(given.get("component") or component),
+        settings=str(given.get("settings", "")),
+        source=str(given.get("source", source)),
+    )
+
+
+def _written(entry: agent_entry.Entry) -> dict[str, Any]:
+    """An entry as JSON: `source` as the release before reads it, nothing of this run."""
+    written = {name: value for name, value in dataclasses.asdict(entry).items() if name != "evicted"}
+    return {**written, "source": entry.serving.source}
+
+
+def _costs(given: dict[str, Any]) -> dict[str, Cost]:
+    found = given.get("costs", {})
+    return {str(key): Cost(int(each["memory_bytes"]), float(each["load_s"])) for key, each in found.items()}
 
 
 def _lock(path: Path, wait_s: float) -> int:

@@ -29,6 +29,7 @@ import agent_aliases
 import agent_check
 import agent_engine
 import agent_frames
+import agent_identity
 import agent_predictions
 import agent_settings
 import agent_shared
@@ -57,10 +58,17 @@ class Talk:
 class Server:
     """Answers requests on a listening socket until the process ends."""
 
-    def __init__(self, aliases: agent_aliases.Aliases, engine: agent_engine.Engine, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        aliases: agent_aliases.Aliases,
+        engine: agent_engine.Engine,
+        listener: socket.socket,
+        callers: agent_identity.Callers,
+    ) -> None:
         self._aliases = aliases
         self._engine = engine
         self._listener = listener
+        self._callers = callers
         self._copies = agent_shared.Copies()
         self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
         self._answering: set[int] = set()  # threads between a request and the end of its reply
@@ -136,17 +144,18 @@ class Server:
                 case "list":
                     reply = {"ok": True, "models": self._aliases.listed(), "figures": self._engine.figures()}
                 case "offer" | "release" | "withdraw" as verb:
+                    self._callers.may(verb, header, talk.connection)
                     message = self._hand_over(verb, header)
                     print(f"{verb}: {message}", flush=True)
                     reply = {"ok": True, "message": message}
                 case other:
                     raise agent_predictions.RequestError("INVALID_ARGUMENT", f"unknown operation {str(other)[:50]!r}")
             return agent_frames.encode(reply), b""
-        except agent_predictions.RequestError as error:
+        except (agent_predictions.RequestError, agent_identity.IdentityError) as error:
             refused = refusal(error.code, str(error))
         except agent_check.RefusedError as error:
             print(f"refused {header.get('component')} {header.get('version')}: {error}", flush=True)
-            refused = refusal("REFUSED", str(error))
+            refused = refusal(error.code, str(error))
         except (agent_check.InputError, agent_settings.SettingsError, model_client.RejectedError) as error:
             refused = refusal("INVALID_ARGUMENT", str(error))
         except Exception as error:  # a request must never end the agent: the others keep their models

@@ -43,12 +43,21 @@ def test_refusal_when_predecessor_was_released_then_it_stays_and_goes_with_its_c
     refused = device.offer("1.2.0")
 
     assert refused.returncode == 1
-    assert parts.serving(device)[0] | {"previous": ""} == {
+    row = parts.serving(device)[0]
+    assert row.pop("reason").startswith("REFUSED: golden sample 1 of 8: power_kw is ")
+    assert row.pop("memory_bytes") > 0
+    assert row == {
         "alias": "power-curve",
         "component": parts.MODEL_NAME,
         "version": "1.1.0",
         "offered": "1.2.0",
+        "desired": "1.2.0",
+        "serving": "1.1.0",
         "previous": "",
+        "candidate": "",
+        "held_by": "",
+        "state": "serving",
+        "pinned": False,
         "ready": True,
         "released": False,
         "owner": "deployment",

@@ -1,0 +1,103 @@
+"""Loads a model that may be loaded, and measures what that takes: memory and time, remembered by the bytes' digest."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import agent_budget
+import agent_check
+import agent_entry
+import agent_guard
+import agent_load
+import agent_memory
+import agent_registry
+import agent_settings
+
+_LOAD_BYTES_PER_S = (
+    50e6  # for a model that was never loaded; a detector of 20 MB takes 0.25 s when it is loud (ml.md 7.3)
+)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A loaded model and whose it is: exchanged as one, so that no answer carries another model's version.
+
+    `model` is an agent_guard.Guard; `size` is that of the model's file, `digest` the key of its copy, `memory_bytes` what
+    loading it took.
+    """
+
+    model: Any
+    component: str
+    version: str
+    size: int = 0
+    digest: str = ""
+    memory_bytes: int = 0
+    settings: agent_settings.Settings = agent_settings.DEFAULT
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model that may be loaded: its bytes, its manifest, and what the table says of it."""
+
+    alias: str
+    held: agent_entry.Held
+    manifest: agent_check.Manifest
+    model: bytes
+    settings: agent_settings.Settings
+
+
+def read_settings(text: str) -> agent_settings.Settings:
+    """Settings as the table keeps them; what a newer agent wrote and this one cannot read is the default."""
+    try:
+        return agent_settings.from_text(text)
+    except agent_settings.SettingsError:
+        return agent_settings.DEFAULT
+
+
+class Loader:
+    """Loads one model at a time (the caller sees to that): what others allocate meanwhile would be measured as its own."""
+
+    def __init__(self, registry: agent_registry.Registry) -> None:
+        self._registry = registry
+        self._allocator = agent_memory.Allocator()
+        self.told = self._allocator.told  # what this system cannot do; empty if nothing
+
+    def fetch(self, alias: str, held: agent_entry.Held) -> Package:
+        """The agent's own copy; raises agent_registry.StoreError, agent_check.RefusedError."""
+        data, model = self._registry.copy(held.key)
+        return Package(alias, held, agent_check.read_manifest(data), model, read_settings(held.settings))
+
+    def need(self, package: Package) -> agent_budget.Need:
+        """What the model is going to take: as measured last time, or an estimate."""
+        known = self._registry.costs.get(package.held.key)
+        if known is None:
+            expected = agent_budget.estimate(len(package.model), package.settings.isolated)
+            return agent_budget.Need(package.alias, package.held.version, expected, False)
+        return agent_budget.Need(package.alias, package.held.version, known.memory_bytes, True)
+
+    def seconds(self, key: str, size: int) -> float:
+        """How long a load is going to take: as measured last time, or an estimate."""
+        known = self._registry.costs.get(key)
+        return known.load_s if known is not None else size / _LOAD_BYTES_PER_S
+
+    def load(self, package: Package) -> Serving:
+        """Loaded, checked and warm; raises agent_check.RefusedError."""
+        held = package.held
+        self._allocator.trim()
+        before, started = agent_memory.own_bytes(), time.monotonic()
+        model: Any = agent_load.load(package.manifest, package.model, package.settings)
+        load_s = time.monotonic() - started
+        self._allocator.trim()
+        apart = agent_memory.process_bytes(model.pid) if getattr(model, "pid", 0) else 0
+        # At least its weights: requests that end meanwhile give memory back, too.
+        memory = max(agent_memory.own_bytes() - before + apart, len(package.model))
+        self._registry.learn(held.key, agent_registry.Cost(memory, round(load_s, 3)))
+        guard = agent_guard.Guard(model)
+        size = len(package.model)
+        return Serving(guard, held.component, held.version, size, held.key, memory, package.settings)
+
+    def free(self) -> None:
+        """Gives the memory of models that were let go back to the system."""
+        self._allocator.trim()

@@ -1,0 +1,160 @@
+"""The way of one offered model: read, judged, loaded beside what answers, kept durably, and only then exchanged or tried.
+
+The bytes are read once, through a descriptor that never follows a link; what is judged, loaded and kept is what was read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import agent_budget
+import agent_check
+import agent_entry
+import agent_loader
+import agent_registry
+import agent_room
+import agent_settings
+import agent_signature
+import agent_table
+
+MODEL_LIMIT_BYTES = 512 * 1024 * 1024
+MANIFEST_LIMIT_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Who offers what as which version for which alias; `chosen`: the alias is the caller's, not the manifest's."""
+
+    component: str
+    version: str
+    owner: str
+    alias: str
+    folder: Path
+    settings: agent_settings.Settings = agent_settings.DEFAULT
+    chosen: bool = False
+
+
+class Gate:
+    """Takes offers into `room` and records them by `change(alias, event)`."""
+
+    def __init__(
+        self,
+        registry: agent_registry.Registry,
+        room: agent_room.Room,
+        root: Path | None,
+        change: Callable[..., Any],
+    ) -> None:
+        self._registry = registry
+        self._room = room
+        self._root = root  # of the nucleus, where it says whom it trusts
+        self._change = change
+
+    def take(self, offer: Offer, data: bytes) -> str:
+        """Does what the offer asks for and returns a line that says so; `data` is model.json. Raises RefusedError."""
+        started = time.monotonic()
+        package = self._read(offer, data)
+        known = self._known(offer, package)
+        if known:
+            return known
+        files = {"model.json": data, package.manifest.file: package.model}
+        self._judge(offer, files)
+        entry = self._registry.aliases.get(offer.alias)
+        trying = bool(offer.settings.trial.get("mode")) and entry is not None and offer.alias in self._room.serving
+        with self._room.arrival(package, self._way(offer, trying)) as new:
+            event = agent_table.TrialBegun if trying else agent_table.Accepted
+            self._change(
+                offer.alias,
+                event(package.held, offer.owner),
+                lambda: self._registry.keep(data, package.manifest.file, package.model),
+            )
+            if trying:
+                self._room.try_out(offer.alias, new)
+            else:
+                self._room.install(offer.alias, new)
+        self._room.settle(agent_room.DRAIN_S)
+        what, took = f"{offer.component} {offer.version}", f"checked in {time.monotonic() - started:.2f} s"
+        if trying and entry is not None:
+            mode = offer.settings.trial["mode"]
+            return (
+                f"{what} was accepted for a {mode} trial; {offer.alias} answers with {entry.serving.version} ({took})"
+            )
+        before = f"before: {entry.serving.component} {entry.serving.version}; " if entry else ""
+        return f"{offer.alias} now answers with {what} ({before}{took})"
+
+    def _read(self, offer: Offer, data: bytes) -> agent_loader.Package:
+        manifest = agent_check.read_manifest(data)
+        model = read(offer.folder / manifest.file, MODEL_LIMIT_BYTES)
+        held = agent_entry.Held(
+            offer.version,
+            agent_registry.digest(data, model),
+            offer.component,
+            agent_settings.text(offer.settings),
+            str(offer.folder),
+        )
+        return agent_loader.Package(offer.alias, held, manifest, model, offer.settings)
+
+    def _judge(self, offer: Offer, files: dict[str, bytes]) -> None:
+        try:
+            signed = (offer.component, offer.version)
+            if offer.chosen:
+                signed = agent_signature.signed_for(offer.folder, self._root)
+            agent_signature.judge(*signed, files, offer.folder, self._root)
+        except agent_signature.UnsignedError as error:
+            raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
+
+    def _way(self, offer: Offer, trying: bool) -> agent_budget.Way:
+        way = agent_budget.Way(offer.settings.swap)
+        # A trial needs both in memory.
+        return agent_budget.Way.OVERLAP if trying and way is agent_budget.Way.REPLACE else way
+
+    def _known(self, offer: Offer, package: agent_loader.Package) -> str:
+        """What becomes of a model that is here already; empty for one that is new, or is to run in another way."""
+        alias, held, entry = offer.alias, package.held, self._registry.aliases.get(offer.alias)
+        serving, candidate = self._room.serving.get(alias), self._room.candidates.get(alias)
+        if entry is None or serving is None:
+            return ""
+        what, trying = f"{offer.component} {offer.version}", bool(offer.settings.trial.get("mode"))
+        if held.same(entry.serving) and serving.settings.isolated == offer.settings.isolated:
+            self._change(alias, agent_table.Confirmed(held))
+            self._room.serving[alias] = dataclasses.replace(serving, settings=offer.settings)
+            self._room.drop(alias)
+            return f"{alias} already answers with {what}"
+        if held.same(entry.withheld):
+            self._change(alias, agent_table.Confirmed(held))
+            return (
+                f"{what} is held back by {entry.held_by} ({entry.reason}); {alias} answers with {entry.serving.version}"
+            )
+        if held.same(entry.dropped) and entry.dropped is not None and held.settings == entry.dropped.settings:
+            self._change(alias, agent_table.Confirmed(held))
+            return f"{alias} stays with {entry.serving.version}; {what} was tried: {entry.refusal}"
+        if (
+            candidate is None
+            or not held.same(entry.candidate)
+            or candidate.settings.isolated != offer.settings.isolated
+        ):
+            return ""
+        if trying:
+            self._change(alias, agent_table.Confirmed(held))
+            self._room.candidates[alias] = dataclasses.replace(candidate, settings=offer.settings)
+            return f"{what} is being tried; {alias} answers with {entry.serving.version}"
+        self._change(alias, agent_table.Accepted(held, offer.owner))
+        self._room.install(alias, dataclasses.replace(candidate, settings=offer.settings))
+        return f"{alias} now answers with {what} (before: {entry.serving.component} {entry.serving.version}; it was being tried)"
+
+
+def read(path: Path, limit_bytes: int) -> bytes:
+    """The file, never through a link; raises agent_check.RefusedError."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            data = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}") from error
+    if len(data) > limit_bytes:
+        raise agent_check.RefusedError(f"{path} is larger than {limit_bytes} bytes")
+    return data

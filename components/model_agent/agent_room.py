@@ -1,0 +1,283 @@
+"""What is in memory: brings models in within the budget, exchanges, evicts and reloads them, and measures what they take.
+
+A change of one alias goes through `arrival`: the new model is in memory beside (or, for `replace`, instead of) the old one
+while the caller checks and records it; `install` makes it answer; without that the old one answers as before, reloaded if
+it had to go. Requests that meet a model which is out of memory call `wake`, which waits for the exchange or reloads it.
+One model is loaded at a time: what others allocate meanwhile would be measured as its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import agent_budget
+import agent_check
+import agent_entry
+import agent_guard
+import agent_loader
+import agent_registry
+import agent_table
+
+ADVICE = "raise the agent's memoryBytes, unload something, or let the model swap by replace or spill"
+EVICT_S = 2.0  # requests under way get this long before their model leaves
+DRAIN_S = 10.0  # an old model's requests get this long before it makes room for the new one
+RETRY_S = 0.05  # between two tries to reload where there is no room
+SETTLE_S = 1.0  # a model that just came back stays: two that do not fit together take turns, and both answer
+
+
+class Room:
+    """The models of one agent in memory; `note(alias, event)` records what happened to one in the table."""
+
+    def __init__(self, registry: agent_registry.Registry, budget_bytes: int, note: Callable[[str, Any], Any]) -> None:
+        self.budget_bytes = budget_bytes
+        self.serving: dict[str, agent_loader.Serving] = {}
+        self.candidates: dict[str, agent_loader.Serving] = {}
+        self._registry = registry
+        self._note = note
+        self._leaving: list[agent_loader.Serving] = []
+        self._arriving: dict[str, agent_loader.Serving] = {}
+        self._gap: set[str] = set()  # their old model had to go before the new one: who asks waits
+        self._loader = agent_loader.Loader(registry)
+        self._changed = threading.Condition()  # its lock is reentrant
+        self._settled_at: dict[str, float] = {}
+
+    @property
+    def told(self) -> str:
+        """What this system cannot do; empty if nothing."""
+        return self._loader.told
+
+    def fetch(self, alias: str, held: agent_entry.Held) -> agent_loader.Package:
+        """The agent's own copy; raises agent_registry.StoreError, agent_check.RefusedError."""
+        return self._loader.fetch(alias, held)
+
+    # ---- changes of one alias ----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def arrival(self, package: agent_loader.Package, way: agent_budget.Way) -> Iterator[agent_loader.Serving]:
+        """The model, loaded and warm, for the block; raises agent_check.RefusedError, then nothing that answers changed."""
+        alias = package.alias
+        with self._changed:
+            new = self._arriving[alias] = self._bring(package, way)
+        try:
+            yield new
+        except BaseException:
+            with self._changed:
+                self._undo(alias, new)
+            raise
+        finally:
+            with self._changed:
+                self._arriving.pop(alias, None)
+                self._gap.discard(alias)
+                self._changed.notify_all()
+
+    def install(self, alias: str, new: agent_loader.Serving) -> None:
+        """From now on `new` answers; requests under way finish with the model they began with."""
+        with self._changed:
+            old, self.serving[alias] = self.serving.get(alias), new
+            self._drop(alias)
+            self._leave(old, new)
+            self._gap.discard(alias)
+            self._changed.notify_all()
+
+    def try_out(self, alias: str, new: agent_loader.Serving) -> None:
+        """From now on `new` is the candidate."""
+        with self._changed:
+            self._drop(alias, new)
+            self.candidates[alias] = new
+
+    def drop(self, alias: str) -> None:
+        """The candidate leaves, if there is one."""
+        with self._changed:
+            self._drop(alias)
+
+    def forget(self, alias: str) -> None:
+        """Nothing answers any more."""
+        with self._changed:
+            self._drop(alias)
+            self._leave(self.serving.pop(alias, None))
+
+    def settle(self, wait_s: float = 0.0) -> None:
+        """Gives back the memory of models whose last requests are done."""
+        end = time.monotonic() + wait_s
+        for each in list(self._leaving):
+            each.model.wait(max(0.0, end - time.monotonic()))
+        with self._changed:
+            left = [each for each in self._leaving if not each.model.gone]
+            if len(left) < len(self._leaving):
+                self._leaving = left
+                self._loader.free()
+
+    def _drop(self, alias: str, instead: agent_loader.Serving | None = None) -> None:
+        self._leave(self.candidates.pop(alias, None), instead, self.serving.get(alias))
+
+    def _leave(self, old: agent_loader.Serving | None, *stay: agent_loader.Serving | None) -> None:
+        if old is not None and not any(each is not None and each.model is old.model for each in stay):
+            old.model.retire()
+            self._leaving.append(old)
+
+    # ---- into memory -------------------------------------------------------------------------------------------------
+
+    def _bring(self, package: agent_loader.Package, way: agent_budget.Way) -> agent_loader.Serving:
+        alias, old = package.alias, self.serving.get(package.alias)
+        if old is None or old.model.gone:
+            way = agent_budget.Way.SPILL  # nothing to exchange: others make room
+        decision = self._decide(package, way)
+        self._make_room(package, decision)
+        if decision.action is agent_budget.Action.REPLACE and old is not None:
+            return self._replace(package, old)
+        new = self._loader.load(package)
+        try:
+            decision = self._decide(package, way)  # by what was measured
+            self._make_room(package, decision)
+        except agent_check.RefusedError:
+            new.model.retire()
+            self._loader.free()
+            raise
+        if decision.action is agent_budget.Action.REPLACE and old is not None:
+            self._gap.add(alias)
+            if not old.model.drain(DRAIN_S):
+                self._undo(alias, new)
+                raise _busy(alias, DRAIN_S)
+        return new
+
+    def _replace(self, package: agent_loader.Package, old: agent_loader.Serving) -> agent_loader.Serving:
+        """Old out, new in, or old in again; refused beforehand where both loads would take longer than the gap."""
+        alias, gap_s, started = package.alias, package.settings.gap_s, time.monotonic()
+        expected_s = 2 * self._loader.seconds(old.digest, old.size) + self._loader.seconds(
+            package.held.key, len(package.model)
+        )
+        if expected_s > gap_s:
+            raise agent_check.RefusedError(
+                f"exchanging it for {old.version} may take {expected_s:.1f} s, gapSeconds is {gap_s:g}", "GAP_TOO_SHORT"
+            )
+        self._gap.add(alias)
+        drain_s = min(gap_s - expected_s, DRAIN_S)
+        if not old.model.drain(drain_s):
+            self._undo(alias, None)
+            raise _busy(package.alias, drain_s)
+        self._loader.free()
+        try:
+            new = self._loader.load(package)
+            self._make_room(package, self._decide(package, agent_budget.Way.OVERLAP))
+        except agent_check.RefusedError as error:
+            self._undo(alias, None)
+            taken_s = time.monotonic() - started
+            raise agent_check.RefusedError(
+                f"{error} ({old.version} was back after {taken_s:.2f} s)", error.code
+            ) from error
+        return new
+
+    def _undo(self, alias: str, new: agent_loader.Serving | None) -> None:
+        """The old model answers again, if it had to go."""
+        if self.serving.get(alias) is new and new is not None:
+            return  # it was installed before something else failed
+        if new is not None and self.candidates.get(alias) is not new:
+            new.model.retire()
+        self._arriving.pop(alias, None)
+        self._gap.discard(alias)
+        self._loader.free()
+        old = self.serving.get(alias)
+        if old is not None and old.model.gone and self._registry.aliases.get(alias) is not None:
+            with contextlib.suppress(
+                agent_check.RefusedError, agent_registry.StoreError
+            ):  # then the next request tries
+                self.serving[alias] = self._loader.load(
+                    self._loader.fetch(alias, self._registry.aliases[alias].serving)
+                )
+        self._changed.notify_all()
+
+    def _slots(self) -> list[agent_budget.Slot]:
+        now, slots = time.monotonic(), []
+        for alias, each in self.serving.items():
+            safe = alias in self.candidates or alias in self._arriving or now < self._settled_at.get(alias, 0.0)
+            if not each.model.gone:
+                slots.append(_slot(alias, each, safe))
+        apart = [*self.candidates.items(), *self._arriving.items(), *((each.component, each) for each in self._leaving)]
+        return slots + [_slot(alias, each, True) for alias, each in apart if not each.model.gone]
+
+    def _decide(self, package: agent_loader.Package, way: agent_budget.Way) -> agent_budget.Decision:
+        return agent_budget.decide(self.budget_bytes, self._slots(), self._loader.need(package), way)
+
+    def _make_room(self, package: agent_loader.Package, decision: agent_budget.Decision) -> None:
+        """Evicts the victims; raises agent_check.RefusedError where there is no room."""
+        if decision.action is agent_budget.Action.REFUSE:
+            what = f"{package.alias} {package.held.version}"
+            raise agent_check.RefusedError(f"no memory for {what}: {decision.figures}; {ADVICE}", "RESOURCE_EXHAUSTED")
+        for alias in decision.victims:
+            victim = self.serving[alias]
+            if not victim.model.drain(EVICT_S):
+                raise _busy(alias, EVICT_S)
+            self._loader.free()
+            victim.model.manifest = dataclasses.replace(victim.model.manifest, golden=())
+            self._note(alias, agent_table.Evicted())
+
+    # ---- out of memory, and back -------------------------------------------------------------------------------------
+
+    def restore(self, alias: str, held: agent_entry.Held) -> None:
+        """What the store names serves again, in memory where there is room; raises StoreError, RefusedError."""
+        package = self._loader.fetch(alias, held)
+        with self._changed:
+            self.serving[alias] = parked(package)
+            decision = self._decide(package, agent_budget.Way.OVERLAP)
+            if decision.action is agent_budget.Action.REFUSE:
+                self._note(alias, agent_table.Evicted())  # the next request to it brings it in
+                return
+            self.serving[alias] = self._loader.load(package)
+
+    def wake(self, alias: str, deadline: float) -> str:
+        """Brings the alias back into memory, or waits until its exchange is over; returns why that failed, or nothing.
+
+        `deadline` by time.monotonic(). Nothing answers at all: that is for the caller to see.
+        """
+        while True:
+            reason = self._wake(alias, deadline)
+            if not reason or time.monotonic() + RETRY_S >= deadline:
+                return reason
+            threading.Event().wait(RETRY_S)
+
+    def _wake(self, alias: str, deadline: float) -> str:
+        late = f"the deadline passed while {alias} was being loaded"
+        if not self._changed.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return late
+        try:
+            if not self._changed.wait_for(lambda: alias not in self._gap, max(0.0, deadline - time.monotonic())):
+                return late
+            serving, entry = self.serving.get(alias), self._registry.aliases.get(alias)
+            if serving is None or entry is None or not serving.model.closed:
+                return ""
+            return self._reload(alias, entry.serving)
+        finally:
+            self._changed.release()
+
+    def _reload(self, alias: str, held: agent_entry.Held) -> str:
+        try:
+            self.serving[alias] = self._bring(self._loader.fetch(alias, held), agent_budget.Way.SPILL)
+        except agent_registry.StoreError as error:
+            self._note(alias, agent_table.Damaged(held.key, f"{held.version}: {error}"))
+            return str(error)
+        except agent_check.RefusedError as error:
+            return str(error)
+        self._settled_at[alias] = time.monotonic() + SETTLE_S
+        self._note(alias, agent_table.Reloaded())
+        return ""
+
+
+def parked(package: agent_loader.Package) -> agent_loader.Serving:
+    """A model that is not in memory."""
+    held, manifest = package.held, dataclasses.replace(package.manifest, golden=())
+    guard, size = agent_guard.Guard.parked(manifest), len(package.model)
+    return agent_loader.Serving(guard, held.component, held.version, size, held.key, 0, package.settings)
+
+
+def _slot(alias: str, each: agent_loader.Serving, safe: bool) -> agent_budget.Slot:
+    model = each.model
+    return agent_budget.Slot(alias, each.version, each.memory_bytes, model.used_at, each.settings.pinned, safe)
+
+
+def _busy(alias: str, waited_s: float) -> agent_check.RefusedError:
+    return agent_check.RefusedError(f"requests of {alias} did not end within {waited_s:.1f} s", "RESOURCE_EXHAUSTED")
