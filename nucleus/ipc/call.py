@@ -6,6 +6,7 @@ stream; when the stream ends, whatever the handler registered is cancelled once.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -107,5 +108,6 @@ class Call:
         self.ended = True
         self._wire.forget(self._stream_id)
         cancels, self._cancels = self._cancels, []
-        for cancel in cancels:
-            cancel()
+        with contextlib.ExitStack() as all_of_them:  # one that fails must not keep the others from being called
+            for cancel in reversed(cancels):
+                all_of_them.callback(cancel)

@@ -123,6 +123,8 @@ class Server:
 
     def lost(self, one: connection.Connection) -> None:
         """Forgets a connection."""
+        if one not in self._connections:
+            return  # it was not taken in, so nothing counts it
         self._connections.discard(one)
         if not self._connections:
             self._idle.set()
