@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import agent_capture_files
 
@@ -65,6 +66,7 @@ class Capture:
         self._files = files
         self._bounds = bounds
         self._clock = clock
+        self._storing = threading.Lock()  # of the files
         self._changed = threading.Condition()
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._writing = 0
@@ -98,6 +100,21 @@ class Capture:
         with self._changed:
             return self._statuses.get(identity)
 
+    def closed(self) -> list[Path]:
+        """The lines of units that nothing is added to any more, the oldest first; each may go by the bound at any time."""
+        with self._storing:
+            return self._files.closed(self._clock())
+
+    def remove(self, path: Path) -> None:
+        """Removes a closed unit: it is somewhere else now."""
+        with self._storing:
+            self._files.remove(path)
+
+    def used_bytes(self) -> int:
+        """What the store takes now."""
+        with self._storing:
+            return self._files.used_bytes()
+
     def close(self) -> None:
         """Takes nothing more and writes what waits."""
         with self._changed:
@@ -124,7 +141,8 @@ class Capture:
 
     def _write(self, batch: list[_Waiting]) -> list[str]:
         try:
-            return self._files.write([each.record for each in batch])
+            with self._storing:
+                return self._files.write([each.record for each in batch])
         except Exception as error:  # no record may end this thread: the others wait for it
             return [f"{type(error).__name__}: {error}"] * len(batch)
 

@@ -35,13 +35,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Record:
-    """One capture: `identity` is a UUID, `at` the time of the inference in epoch seconds, `model` an alias."""
+    """One capture: `identity` is a UUID, `at` the time of the inference in epoch seconds, `model` an alias.
+
+    `more` goes into the metadata of its line.
+    """
 
     model: str
     identity: str
     at: float
     inputs: tuple[Item, ...]
     outputs: tuple[Item, ...]
+    more: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -115,6 +119,19 @@ class Files:
         """What the store takes now."""
         return sum(unit.size for unit in self._units.values())
 
+    def closed(self, now: float) -> list[Path]:
+        """Lines that nothing is added to any more, the oldest first: those whose hour is over are closed by this call."""
+        hour = datetime.fromtimestamp(now, UTC).strftime("%Y/%m/%d/%H")
+        self._open = {folder: number for folder, number in self._open.items() if folder.as_posix().endswith(hour)}
+        written = set(self._open.values())
+        return [unit.path for number, unit in sorted(self._units.items()) if number not in written]
+
+    def remove(self, path: Path) -> None:
+        """Removes a closed unit by the path of its lines; one that is gone already is no error."""
+        unit = self._units.pop(int(path.stem), None)
+        if unit is not None:
+            self._remove(unit)
+
     def _append(self, record: Record) -> int:
         folder = self._root / record.model / datetime.fromtimestamp(record.at, UTC).strftime("%Y/%m/%d/%H")
         number, unit = self._unit(folder)
@@ -175,7 +192,7 @@ class Files:
         moment = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds")
         meta = {"eventId": record.identity, "deviceId": self._device, "modelName": record.model}
         text = {
-            "eventMetadata": {**meta, "inferenceTime": moment.replace("+00:00", "Z")},
+            "eventMetadata": {**meta, "inferenceTime": moment.replace("+00:00", "Z"), **dict(record.more)},
             "deviceFleetInputs": [
                 self._item(each, f"{tensors}/{record.identity}.input{index}", line)
                 for index, each in enumerate(record.inputs)
