@@ -251,3 +251,19 @@ def test_resolve_when_the_digest_is_known_then_the_recipe_carries_it(system: sys
 
     digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
     assert found["Manifests"][0]["Artifacts"][0]["Digest"] == digest
+
+
+def test_deploy_when_its_configuration_is_a_megabyte_then_it_comes_whole(
+    system: systems.System, thing: str, component: str
+) -> None:
+    """AWS refers to what does not fit into a job (LARGE_CONFIGURATION, address not public); our broker carries it."""
+    system.publish(recipe(component, "1.0.0", "echo {configuration:/word} > out.txt"))
+    merge = json.dumps({"large": "x" * 1_000_000, "word": "arrived"})
+    wanted = {component: {"componentVersion": "1.0.0", "configurationUpdate": {"merge": merge}}}
+
+    ended = system.wait(thing, system.deploy(target(thing), wanted))
+
+    assert ended["coreDeviceExecutionStatus"] == "SUCCEEDED"
+    assert (system.device(thing) / "work" / component / "out.txt").read_text() == "arrived\n"
+    stored = (system.device(thing) / "config").rglob("*")
+    assert sum(path.stat().st_size for path in stored if path.is_file()) > 1_000_000
