@@ -12,10 +12,13 @@ from nucleus.core.lifecycle import Event, Kind, State
 
 
 class Carer:
-    """`run` runs a probe's script as the component. Its answers become events in the supervisor's queue."""
+    """`run` runs a probe's script as the component. Its answers become events of `who` in the supervisor's queue."""
 
-    def __init__(self, name: str, tools: starter.Tools, run: prober.RunScript, is_paused: Callable[[], bool]) -> None:
+    def __init__(
+        self, who: object, name: str, tools: starter.Tools, run: prober.RunScript, is_paused: Callable[[], bool]
+    ) -> None:
         self.wish = care.Care()
+        self._who = who
         self._name = name
         self._tools = tools
         self._prober = prober.Prober(run, is_paused)
@@ -56,7 +59,7 @@ class Carer:
         """Run was started: RUNNING at once, or when its readiness check says so."""
         probe = self.wish.readiness
         if probe is None:
-            await self._tools.post(self._name, Event(Kind.RUN_SPAWNED))
+            await self._tools.post(self._who, Event(Kind.RUN_SPAWNED))
             return
         self._ready = self._tools.group.create_task(self._until_ready(probe), name=f"{self._name} readiness")
 
@@ -102,13 +105,13 @@ class Carer:
         self._ready = None
         self._say("")
         event = Event(Kind.RUN_FAILED, "RUN_TIMEOUT", why) if why else Event(Kind.RUN_SPAWNED)
-        await self._tools.post(self._name, event)
+        await self._tools.post(self._who, event)
 
     async def _until_unhealthy(self, probe: care.Probe) -> None:
         why = await self._prober.until_unhealthy(probe)
         self._watch = None
         self._tools.log.warning("component.unhealthy", component=self._name, why=why)
-        await self._tools.post(self._name, Event(Kind.REPORTED_ERRORED, "RUN_ERROR", why))
+        await self._tools.post(self._who, Event(Kind.REPORTED_ERRORED, "RUN_ERROR", why))
 
     def _stop_watch(self) -> None:
         if self._watch is not None:

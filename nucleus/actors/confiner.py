@@ -18,10 +18,17 @@ _LOOK_S = 0.01
 
 class Confiner:
     def __init__(
-        self, name: str, groups: confine.Groups, processes: process.Processes, group: asyncio.TaskGroup, log: logs.Log
+        self,
+        name: str,
+        process_name: str,
+        groups: confine.Groups,
+        processes: process.Processes,
+        group: asyncio.TaskGroup,
+        log: logs.Log,
     ) -> None:
         self.paused = False
         self._name = name
+        self._process_name = process_name
         self._groups = groups
         self._processes = processes
         self._group = group
@@ -49,7 +56,7 @@ class Confiner:
 
     async def take_in(self) -> None:
         """Puts everything that runs now into the component's groups."""
-        found = await asyncio.to_thread(self._processes.members, self._name)
+        found = await asyncio.to_thread(self._processes.members, self._process_name)
         self._add([member.pid for member in found])
 
     async def pause(self) -> None:

@@ -30,6 +30,7 @@ def _collect(one: runner.Runner, processes: process.Processes) -> handover.Runne
         record=one.record,
         used=one.used,
         token=one.token,
+        process_name=one.process_name,
         life=one.life,
         since_at=one.since_at,
         removing=one.removing,
@@ -39,13 +40,13 @@ def _collect(one: runner.Runner, processes: process.Processes) -> handover.Runne
             script.carry() if script is not None else handover.Script(phase=phase.value)
             for phase, script in under_way.items()
         ),
-        others=tuple(child.carry() for child in processes.of(one.record.name) if child not in waited_for),
+        others=tuple(child.carry() for child in processes.of(one.process_name) if child not in waited_for),
     )
 
 
 def restore(carried: handover.Runner) -> runner.Runner:
     """The runner as it was; it does nothing until it is opened and resumed."""
-    one = runner.Runner(carried.record, carried.token)
+    one = runner.Runner(carried.record, carried.token, carried.process_name)
     one.used = carried.used
     one.life = carried.life
     one.since_at = carried.since_at
@@ -68,7 +69,7 @@ def resume(
         for script in each.scripts:
             one.carry_on(Phase(script.phase), _running(one, script, processes))
         for child in each.others:
-            adopted = processes.adopt(each.record.name, child, one.sink(Phase.RUN, {}))
+            adopted = processes.adopt(one.process_name, child, one.sink(Phase.RUN, {}))
             group.create_task(_end(adopted, processes), name=f"{each.record.name} left over")
         one.settle(paused=each.paused)
 
@@ -87,5 +88,5 @@ def _running(one: runner.Runner, script: handover.Script, processes: process.Pro
     if script.child is None:
         return None
     phase = Phase(script.phase)
-    child = processes.adopt(one.record.name, script.child, one.sink(phase, script.last))
+    child = processes.adopt(one.process_name, script.child, one.sink(phase, script.last))
     return running.Script(phase, child, script.last, script.timeout_s, script.began_at)

@@ -11,30 +11,24 @@ import time
 from collections.abc import Coroutine, Iterable
 from typing import Any, assert_never
 
-from msgspec import structs
-
-from nucleus.actors import carer, confiner, running, starter
+from nucleus.actors import carer, confiner, probe_script, running, starter
 from nucleus.core import component, lifecycle, run_as, scripts
 from nucleus.core.lifecycle import Event, Kind, Phase, State
 from nucleus.host import confine, logs, process
 
-# phase: event when it succeeded, when there was nothing to run, when it failed
-OUTCOMES = {
-    Phase.INSTALL: (Kind.INSTALL_DONE, Kind.INSTALL_DONE, Kind.INSTALL_FAILED),
-    Phase.STARTUP: (Kind.STARTUP_DONE, Kind.STARTUP_NOTHING, Kind.STARTUP_FAILED),
-    Phase.RUN: (Kind.RUN_DONE, Kind.RUN_NOTHING, Kind.RUN_FAILED),
-    Phase.SHUTDOWN: (Kind.SHUTDOWN_DONE, Kind.SHUTDOWN_DONE, Kind.SHUTDOWN_FAILED),
-    Phase.RECOVER: (Kind.RECOVER_ENDED, Kind.RECOVER_ENDED, Kind.RECOVER_ENDED),
-    Phase.UNINSTALL: (Kind.UNINSTALL_DONE, Kind.UNINSTALL_DONE, Kind.UNINSTALL_FAILED),
-}
-
 
 class Runner:
-    """One component. `record` is the newest one; scripts use the one that `TakeRecord` took last."""
+    """One component. `record` is the newest one; scripts use the one that `TakeRecord` took last.
 
-    def __init__(self, record: component.Component, token: str) -> None:
+    Its processes are known as `process_name`. While an update runs beside the old version there are two (actors/overlaps.py):
+    the `lodger` uses the log and the control group of the other one.
+    """
+
+    def __init__(self, record: component.Component, token: str, process_name: str = "") -> None:
         self.record = record
         self.token = token
+        self.process_name = process_name or record.name
+        self.lodger = False
         self.life = lifecycle.Life()
         self.since_at = time.time()
         self.removing = False
@@ -49,17 +43,29 @@ class Runner:
         self._running: dict[Phase, running.Script] = {}
         self.spawned = False
 
-    def open(self, tools: starter.Tools) -> None:
-        """Gives it the means to run scripts; until then commands must not be performed."""
+    def open(self, tools: starter.Tools, host: Runner | None = None) -> None:
+        """Gives it the means to run scripts; until then commands must not be performed. A lodger writes the log of its `host`."""
         self._tools = tools
-        self._starter = starter.Starter(tools, self.token)
-        self._confiner = confiner.Confiner(self.record.name, tools.groups, tools.processes, tools.group, tools.log)
-        self._carer = carer.Carer(self.record.name, tools, self._probe, self.is_paused)
+        self._starter = starter.Starter(tools, self.token, self.process_name)
+        names = (self.record.name, self.process_name)
+        self._confiner = confiner.Confiner(*names, tools.groups, tools.processes, tools.group, tools.log)
+        self._carer = carer.Carer(self, self.record.name, tools, self._probe, self.is_paused)
         self._carer.take(self.record)
-        self._output = logs.output(tools.places.logs / f"{self.record.name}.log", self.record.name, tools.log.style)
+        path = tools.places.logs / f"{self.record.name}.log"
+        self._output = host._output if host is not None else logs.output(path, self.record.name, tools.log.style)
+
+    def lodge(self, process_name: str) -> Runner:
+        """A lodger for the newest record, identified as this one is."""
+        made = Runner(self.record, self.token, process_name)
+        made.lodger = True
+        assert self._tools is not None
+        made.open(self._tools, self)
+        return made
 
     def close(self) -> None:
         self.cancel()
+        if self.lodger:
+            return
         if self._confiner is not None:
             self._confiner.close()
         if self._output is not None:
@@ -139,7 +145,7 @@ class Runner:
             since_at=self.since_at,
             generation=life.generation,
             failures=life.failures,
-            pids=self._tools.processes.pids(name) if self._tools is not None else (),
+            pids=self._tools.processes.pids(self.process_name) if self._tools is not None else (),
             waiting_for=waiting_for,
         )
 
@@ -178,16 +184,16 @@ class Runner:
     async def _kill(self) -> None:
         assert self._tools is not None
         if self.spawned:
-            left = await self._tools.processes.end(self.record.name)
+            left = await self._tools.processes.end(self.process_name)
             if left:
                 self._tools.log.error("component.processes_left", component=self.record.name, processes=left)
             self.spawned = left > 0
-        await self._tools.post(self.record.name, Event(Kind.KILLED))
+        await self._tools.post(self, Event(Kind.KILLED))
 
     async def _script(self, phase: Phase, resumed: running.Script | None = None) -> None:
         """Runs a phase's script to its end, or one that was handed over, and tells how it ended."""
         assert self._tools is not None and self._starter is not None and self._carer is not None  # noqa: PT018
-        done, nothing, failed = OUTCOMES[phase]
+        done, nothing, failed = lifecycle.OUTCOMES[phase]
         if phase in (Phase.INSTALL, Phase.STARTUP) and resumed is None:
             await self._carer.back_off(self.life)
             if self.life.doing is not phase:
@@ -213,7 +219,7 @@ class Runner:
             self._tools.log.warning(
                 "component.script_failed", component=self.used.name, version=self.used.version, why=event.reason
             )
-        await self._tools.post(self.record.name, event)
+        await self._tools.post(self, event)
 
     async def _begun(self, phase: Phase, script: scripts.Script) -> running.Script:
         assert self._tools is not None
@@ -247,7 +253,7 @@ class Runner:
                 "ERROR", f"{phase.value.capitalize()} script {running.ended(code)}{running.told(one.last)}"
             )
         if early:
-            await self._tools.post(self.record.name, Event(Kind.RUN_SPAWNED))
+            await self._tools.post(self, Event(Kind.RUN_SPAWNED))
         if phase is Phase.STARTUP:
             await self._carer.started_up(self.life.state)
 
@@ -272,24 +278,7 @@ class Runner:
     async def _probe(self, text: str, timeout_s: float) -> str:
         """Runs a script of the health check like one of the component's own; "" if it ended well, else why not."""
         assert self._tools is not None
-        step = {"setenv": self.used.lifecycle.get("setenv"), "probe": text}
-        script = scripts.read_step(structs.replace(self.used, lifecycle=step), "probe", timeout_s)
-        last: dict[str, str] = {}
-        if script is None:
-            return ""
-        try:
-            child = await self._start(Phase.RUN, script, last)
-        except starter.Failure as failure:
-            return failure.reason
-        try:
-            async with asyncio.timeout(timeout_s):
-                code = await child.wait()
-        except TimeoutError:
-            await self._tools.processes.end_one(child)
-            return f"it did not end within {timeout_s:g} s{running.told(last)}"
-        finally:
-            self._tools.processes.forget(child)
-        return f"it {running.ended(code)}{running.told(last)}" if code else ""
+        return await probe_script.run(self._start, self._tools.processes, self.used, text, timeout_s)
 
     def _take_record(self) -> None:
         self.used = self.record

@@ -13,6 +13,7 @@ import shutil
 import string
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -29,14 +30,14 @@ def new_token() -> str:
 
 
 class Tools(Struct, frozen=True):
-    """What all runners share. `post` puts an event of a component into the supervisor's queue; `noticed` tells that
-    something others may see has changed without an event. `defaults` may answer differently later."""
+    """What all runners share. `post` puts an event of a runner into the supervisor's queue; `noticed` tells that something
+    others may see has changed without an event. `defaults` may answer differently later."""
 
     places: places.Places
     environment: Mapping[str, str]
     processes: process.Processes
     group: asyncio.TaskGroup
-    post: Callable[[str, Event], Awaitable[None]]
+    post: Callable[[Any, Event], Awaitable[None]]
     noticed: Callable[[], None]
     defaults: Callable[[], run_as.Defaults]
     groups: confine.Groups
@@ -56,9 +57,10 @@ class Failure(Exception):  # noqa: N818  ends one script
 class Starter:
     """One component's. Files are handed to its user before its first script after each `begin`."""
 
-    def __init__(self, tools: Tools, token: str) -> None:
+    def __init__(self, tools: Tools, token: str, process_name: str) -> None:
         self._tools = tools
         self._token = token
+        self._process_name = process_name
         self._owner: tuple[int, int] | None = None
 
     def begin(self) -> None:
@@ -77,7 +79,7 @@ class Starter:
             if account is not None:
                 await asyncio.to_thread(self._prepare, one, account)
             order = process.Order(
-                component=one.name,
+                component=self._process_name,
                 version=one.version,
                 script=script.text,
                 directory=directory,

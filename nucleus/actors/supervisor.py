@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 
-from nucleus.actors import handover, keeper, readiness, runner, starter
+from nucleus.actors import handover, keeper, overlaps, readiness, runner, starter
 from nucleus.core import errors, lifecycle, run_as, transitions
 from nucleus.core import handover as carrying
 from nucleus.core.component import Component
@@ -23,7 +23,8 @@ QUEUE_SIZE = 10_000  # requests of the deployer and ends of scripts; both are bo
 MAX_REPORTS = 1000  # UpdateState beyond that is dropped: a component that reports so often says nothing
 STOP_S = 30.0  # for all Shutdown scripts together (spec/nucleus.md 2.7); after that KILL
 
-Item = tuple[str, Event | Effect | None, int]  # component, what, generation; ("", None, 0) only wakes
+# A component by its name, or the runner whose script it was; what; generation. None: it is to be removed ("" only wakes).
+Item = tuple[str | runner.Runner, Event | Effect | None, int]
 
 
 class Supervisor:
@@ -52,6 +53,7 @@ class Supervisor:
         self._queue: asyncio.Queue[Item] = asyncio.Queue(QUEUE_SIZE)
         self._runners: dict[str, runner.Runner] = {}
         self._tokens: dict[str, str] = {}
+        self._overlaps = overlaps.Overlaps(self._runners, self._step, self._refresh, on_change, log)
         self._tools: starter.Tools | None = None
         self._news = asyncio.Event()
         self._generation = 0
@@ -77,7 +79,7 @@ class Supervisor:
         """Stops it after its hard dependents that leave too, runs Uninstall, forgets it. Unknown names are ignored."""
         if name in self._runners:
             self._runners[name].removing = True
-            self._put("", None)
+            self._put(name, None)
 
     def restart(self, name: str) -> bool:
         """False if it is unknown, BROKEN, being removed, or has not been asked to start."""
@@ -105,9 +107,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ends all components, dependents first; `run` returns when that is done, at the latest after `stop_s`."""
-        if self._stop_by is None:
-            self._stop_by = time.monotonic() + self._stop_s
-            self._put("", None)
+        self._stop_by = self._stop_by or time.monotonic() + self._stop_s
+        self._put("", None)
 
     def set_defaults(self, defaults: run_as.Defaults) -> None:
         """The nucleus's `runWithDefault`; scripts that start from now on follow it."""
@@ -117,7 +118,7 @@ class Supervisor:
 
     async def pause(self, name: str) -> None:
         """Freezes a RUNNING component. Raises confine.Unavailable (also for another state) and KeyError."""
-        await self._runners[name].pause()
+        await self._overlaps.alone(name).pause()
 
     async def resume(self, name: str) -> None:
         """Lets it go on. Raises like `pause`; a component that cannot be resumed is restarted."""
@@ -131,7 +132,7 @@ class Supervisor:
 
     def carry(self) -> carrying.Components | None:
         """Everything as it is in this moment; None while events wait or it does not run."""
-        if self._tools is None or not self._queue.empty():
+        if self._tools is None or not self._queue.empty() or len(self._runners) > len(self._overlaps.names()):
             return None
         return handover.collect(self._runners.values(), self._tools.processes, self._generation)
 
@@ -143,10 +144,8 @@ class Supervisor:
                 self._runners[one.record.name] = handover.restore(one)
                 self._tokens[one.token] = one.record.name
 
-    # ---- questions -----------------------------------------------------------------------------------------------
-
     def health(self) -> dict[str, Health]:
-        return {name: one.health(readiness.waiting_for(self._runners, one)) for name, one in self._runners.items()}
+        return {name: self._overlaps.health(name) for name in self._overlaps.names()}
 
     async def changed(self, seen: int) -> int:
         """Waits until `revision` is above `seen`; no deadline here, callers set theirs."""
@@ -212,17 +211,16 @@ class Supervisor:
             if self._stop_by is not None and all(lifecycle.closed(one.life) for one in self._runners.values()):
                 return
 
-    def _handle(self, name: str, what: Event | Effect | None, generation: int) -> None:
-        known = self._runners.get(name)
-        if known is None or what is None:
+    def _handle(self, who: str | runner.Runner, what: Event | Effect | None, generation: int) -> None:
+        known = self._runners.get(who) if isinstance(who, str) else who
+        if known is None or known not in self._runners.values():
             return
-        if isinstance(what, Effect):
-            self._refresh([known])
-            known.life = known.life_by_policy()
-            self._step(known, Event(lifecycle.request(known.life, what), generation=generation))
-            known.limit()
+        if what is None:
+            self._overlaps.abandon(known)
+        elif isinstance(what, Effect):
+            self._overlaps.adopt(known, what, generation)
         else:
-            self._step(known, what)
+            self._step(*(self._overlaps.meant(known, what) if isinstance(who, str) else (known, what)))
 
     def _step(self, first: runner.Runner, event: Event) -> None:
         """Steps one life and those of the dependents that this made ready or not ready."""
@@ -261,6 +259,7 @@ class Supervisor:
             one.close()
             del self._runners[name], self._tokens[one.token]
         self._tell(one, before)
+        self._overlaps.after(one, before)
         return True
 
     def _bump(self) -> None:
@@ -270,8 +269,9 @@ class Supervisor:
 
     def _tell(self, one: runner.Runner, before: lifecycle.Life) -> None:
         self._bump()
-        if (one.life.state, one.life.code) != (before.state, before.code):
-            self._on_change(one.health(readiness.waiting_for(self._runners, one)))
+        seen = self._runners.get(one.record.name) in (one, None) or one.life.state is State.BROKEN
+        if seen and (one.life.state, one.life.code) != (before.state, before.code):
+            self._on_change(self._overlaps.health(one.record.name, one))
 
     # ---- the order of ending -------------------------------------------------------------------------------------
 
@@ -289,8 +289,8 @@ class Supervisor:
             made.open(self._tools)
         return made
 
-    async def _post(self, name: str, event: Event) -> None:
-        await self._queue.put((name, event, 0))
+    async def _post(self, who: runner.Runner, event: Event) -> None:
+        await self._queue.put((who, event, 0))
 
     def _put(self, name: str, what: Event | Effect | None, generation: int = 0) -> None:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 from msgspec import Struct
 
-from nucleus.cli import lint_references
+from nucleus.cli import lint_care, lint_references
 from nucleus.core import errors, markup, recipe_artifact, recipe_fields, version
 
 LIMIT_BYTES = 16_000  # what the service takes: the original's limit
@@ -84,7 +84,7 @@ def _found(data: bytes, value: Any, models: Collection[str]) -> Iterator[Found]:
             # Keys the schema does not know are not in `paths`; they keep the author's spelling.
             yield Found(_original(paths, path), message)
     if isinstance(folded, dict):
-        for path, message, code in (*_values(folded), *lint_references.find(folded, models)):
+        for path, message, code in (*_values(folded), *lint_references.find(folded, models), *lint_care.find(folded)):
             yield Found(_original(paths, path), message, code)
 
 

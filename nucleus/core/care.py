@@ -1,4 +1,5 @@
-"""What a component asks for under its configuration key `marram`: health check, readiness, restarts, state to bring back.
+"""What a component asks for under its configuration key `marram`: health check, readiness, restarts, state to bring
+back, update beside the old version.
 
 ```
 marram:
@@ -7,6 +8,7 @@ marram:
   readiness:     {exec | http | tcp, intervalSeconds: 1, timeoutSeconds: 5, deadlineSeconds: 120}
   restartPolicy: {backoffSeconds: 0, maxBackoffSeconds: 300, maxFailures: 3, resetSeconds: 3600}
   rollbackState: {paths: [data, settings.json], maxBytes: 268435456}
+  update:        {overlap: false}
 ```
 
 The original has nothing like it: a component that hangs stays RUNNING there. Numbers may be text, as in every configuration.
@@ -59,12 +61,13 @@ class RollbackState(Struct, frozen=True):
 
 
 class Care(Struct, frozen=True):
-    """All of it; None for what is not asked for."""
+    """All of it; None for what is not asked for. `overlap`: a new version starts beside the old one (core/overlap.py)."""
 
     health_check: Probe | None = None
     readiness: Probe | None = None
     restart: RestartPolicy = RestartPolicy()
     rollback_state: RollbackState | None = None
+    overlap: bool = False
 
 
 class NotValid(Exception):  # noqa: N818  the word says it
@@ -79,6 +82,7 @@ def read(data: Any) -> Care:
         readiness=_probe(found, "readiness", (EXEC, HTTP, TCP), interval_s=1.0),
         restart=_restart(_mapping(found.get("restartPolicy"), f"{KEY}.restartPolicy")),
         rollback_state=_rollback_state(found),
+        overlap=_flag(_mapping(found.get("update"), f"{KEY}.update"), "overlap", f"{KEY}.update"),
     )
 
 
@@ -167,6 +171,14 @@ def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise NotValid(f"{where} must be an object")
     return value
+
+
+def _flag(found: Mapping[str, Any], key: str, where: str) -> bool:
+    """False without the key; text counts as in every configuration."""
+    value = found.get(key, False)
+    if str(value).lower() not in ("true", "false"):
+        raise NotValid(f"{where}.{key} must be true or false, not {value!r}")
+    return str(value).lower() == "true"
 
 
 def _number(

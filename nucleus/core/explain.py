@@ -175,7 +175,8 @@ def outlook(
     """Puts a plan into the order in which people will see it happen."""
     acting = {step.component.name: step for step in way.steps if step.effect is not Effect.KEEP}
     tasks = bootstrap.forward(actual, {step.component.name: step.component for step in way.steps})
-    stops = _stops(actual, way, frozenset(acting))
+    stopping = frozenset(name for name, step in acting.items() if step.effect is not Effect.OVERLAP)
+    stops = _stops(actual, way, stopping)
     starts = tuple(
         Action(step.component.name, step.component.version, step.reason)
         for step in way.steps

@@ -91,13 +91,17 @@ class Script(Struct, frozen=True, kw_only=True):
 
 
 class Runner(Struct, frozen=True, kw_only=True):
-    """A component under supervision. `record` is the newest one, `used` the one its scripts come from."""
+    """A component under supervision. `record` is the newest one, `used` the one its scripts come from.
+
+    `process_name` "": its own (core/overlap.py).
+    """
 
     record: Component
     used: Component
     token: str
     life: Life
     since_at: float
+    process_name: str = ""
     removing: bool = False
     spawned: bool = False
     paused: bool = False

@@ -34,6 +34,7 @@ class Effect(enum.StrEnum):
     REINSTALL = "REINSTALL"
     RESTART = "RESTART"
     KEEP = "KEEP"
+    OVERLAP = "OVERLAP"  # ours (core/overlap.py); where that cannot be, a reinstallation
 
 
 class Phase(enum.StrEnum):
@@ -78,6 +79,17 @@ class Kind(enum.StrEnum):
     UNINSTALL_FAILED = "Uninstall failed"
     KILLED = "processes gone"
     NEXT = "next"
+
+
+# phase: event when it succeeded, when there was nothing to run, when it failed
+OUTCOMES = {
+    Phase.INSTALL: (Kind.INSTALL_DONE, Kind.INSTALL_DONE, Kind.INSTALL_FAILED),
+    Phase.STARTUP: (Kind.STARTUP_DONE, Kind.STARTUP_NOTHING, Kind.STARTUP_FAILED),
+    Phase.RUN: (Kind.RUN_DONE, Kind.RUN_NOTHING, Kind.RUN_FAILED),
+    Phase.SHUTDOWN: (Kind.SHUTDOWN_DONE, Kind.SHUTDOWN_DONE, Kind.SHUTDOWN_FAILED),
+    Phase.RECOVER: (Kind.RECOVER_ENDED, Kind.RECOVER_ENDED, Kind.RECOVER_ENDED),
+    Phase.UNINSTALL: (Kind.UNINSTALL_DONE, Kind.UNINSTALL_DONE, Kind.UNINSTALL_FAILED),
+}
 
 
 class Event(Struct, frozen=True):
@@ -208,4 +220,5 @@ def request(life: Life, effect: Effect) -> Kind:
         Effect.REINSTALL: Kind.REINSTALL,
         Effect.RESTART: Kind.RESTART,
         Effect.KEEP: Kind.KEEP,
+        Effect.OVERLAP: Kind.REINSTALL,
     }[effect]

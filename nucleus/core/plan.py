@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from msgspec import Struct
 
-from nucleus.core import component, graph
+from nucleus.core import component, graph, overlap
 from nucleus.core.lifecycle import Effect
 
 
@@ -45,7 +45,7 @@ def plan(
 ) -> Plan:
     """Compares two sets of components by value. `broken` names those that only a reinstallation brings back."""
     order = graph.order({name: [d for d in one.dependencies if d in desired] for name, one in desired.items()})
-    steps = tuple(_step(actual.get(name), desired[name], name in broken) for name in order)
+    steps = _steps(order, actual, desired, broken)
     gone = {name: one for name, one in actual.items() if name not in desired}
     leaving = graph.order({name: [d for d in one.dependencies if d in gone] for name, one in gone.items()})
     return Plan(steps, tuple(Removal(name, "no deployment wants it any more") for name in reversed(leaving)))
@@ -63,6 +63,25 @@ def with_dependents(names: Collection[str], components: Mapping[str, component.C
         if not more:
             return frozenset(found)
         found |= more
+
+
+def _steps(
+    order: Collection[str],
+    actual: Mapping[str, component.Component],
+    desired: Mapping[str, component.Component],
+    broken: Collection[str],
+) -> tuple[Step, ...]:
+    steps, stopped = [], set[str]()
+    for name in order:
+        old, new = actual.get(name), desired[name]
+        step = _step(old, new, name in broken)
+        changes = step.effect in (Effect.REINSTALL, Effect.RESTART)
+        if changes and old is not None and name not in broken and overlap.applies(old, new, stopped):
+            step = Step(new, Effect.OVERLAP, f"{step.reason}; it starts beside the old one (marram.update)")
+        elif step.effect is not Effect.KEEP:
+            stopped.add(name)
+        steps.append(step)
+    return tuple(steps)
 
 
 def _step(old: component.Component | None, new: component.Component, broken: bool) -> Step:

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from nucleus.core import handover
+from nucleus.core import handover, overlap
 from nucleus.host import confine, descendants, exits, logs, output, users
 
 Sink = Callable[[str, list[str]], None]  # ("stdout" or "stderr", lines)
@@ -254,11 +254,11 @@ def end_survivors(directory: Path, log: logs.Log, keep: Collection[str] = ()) ->
     `keep` stays; then only what has a record counts.
     """
     groups, facts = confine.Groups(confine.parent(owner(directory))), _read(directory)
-    facts = {path: one for path, one in facts.items() if one.component not in keep}
+    facts = {path: one for path, one in facts.items() if one.component.removesuffix(overlap.SUFFIX) not in keep}
     names = {one.component for one in facts.values()} if keep else {""}
     for name in names:
         with contextlib.suppress(confine.Unavailable):
-            groups.thaw(name) if name else groups.thaw_all()
+            groups.thaw(name.removesuffix(overlap.SUFFIX)) if name else groups.thaw_all()
     roots = [descendants.Member(one.pid, one.start) for one in facts.values() if one.pid and one.boot_id == boot_id()]
     marks = [f"{owner(directory)}:{name}" for name in names]
     ending = descendants.Ending(lambda: frozenset().union(*(descendants.find(roots, mark) for mark in marks)))
@@ -268,7 +268,7 @@ def end_survivors(directory: Path, log: logs.Log, keep: Collection[str] = ()) ->
     for path in facts if keep else directory.glob("*.json"):
         path.unlink(missing_ok=True)
     if ending.told:
-        told = ", ".join(sorted({one.component for one in facts.values()}))
+        told = ", ".join(sorted({one.component.removesuffix(overlap.SUFFIX) for one in facts.values()}))
         log.warning("process.survivors_ended", processes=ending.told, components=told, left=len(ending.left))
     return ending.told
 

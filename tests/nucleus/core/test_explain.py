@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from msgspec import structs
+
 from nucleus.core import component, configuration, explain, plan, recipe
 
 BASE = ("services", "com.a", "configuration")
@@ -96,6 +98,17 @@ def test_outlook_when_a_dependency_changes_then_dependents_stop_first_and_start_
     assert [one.component for one in found.removals] == ["com.old"]
     assert found.unchanged == ("com.c",)
     assert found.stops[0].reason == "it cannot run without com.b"
+
+
+def test_outlook_when_it_starts_beside_the_old_one_then_nothing_stops_first() -> None:
+    beside: dict[str, Any] = {"lifecycle": {"startup": "s"}, "marram": {"update": {"overlap": True}}}
+    actual = {"com.a": _component("com.a", "com.b"), "com.b": structs.replace(_component("com.b"), **beside)}
+    wanted = actual | {"com.b": structs.replace(actual["com.b"], version="2.0.0")}
+
+    found = explain.outlook("g", actual, plan.plan(actual, wanted), downloads=(), changes=(), asking={})
+
+    assert (found.stops, [one.component for one in found.starts], found.unchanged) == ((), ["com.b"], ("com.a",))
+    assert "beside the old one" in found.starts[0].reason
 
 
 def test_outlook_when_nothing_differs_then_it_is_empty() -> None:
