@@ -107,3 +107,27 @@ def test_own_update_when_the_selftest_fails_then_no_state_change(machine: Machin
     assert "FAILED_NO_STATE_CHANGE" in json.dumps(ended)
     assert "this release needs another library" in json.dumps(ended)
     assert machine.running() == "init"
+
+
+def test_own_update_when_a_component_of_it_breaks_afterwards_then_nucleus_and_component_go_back(
+    machine: Machine,
+) -> None:
+    """The deployment had succeeded; within its regret window what it changed breaks."""
+    go = machine.root.parent / "go"
+    script = f"while ! test -e {go}; do sleep 0.05; done; exit 1"
+    late = {"RecipeFormatVersion": "2020-01-25", "ComponentName": "com.example.Late", "ComponentVersion": "1.0.0"}
+    machine.publish(late | {"Manifests": [{"Lifecycle": {"Run": script}}]}, {})
+    machine.publish_nucleus("0.9.0")
+    machine.deploy({HELLO: "1.0.0"})
+
+    ended = machine.deploy({release.COMPONENT: "0.9.0", HELLO: "1.0.0", "com.example.Late": "1.0.0"})
+    new = machine.running()
+    go.touch()
+
+    assert ended["status"] == "SUCCEEDED", ended
+    assert new != "init"
+    systems.wait_for(
+        lambda: (machine.running(), machine.states()) == ("init", {HELLO: ("1.0.0", "RUNNING")}),
+        lambda: f"the way back: {machine.running()} {machine.states()}",
+        WITHIN_S,
+    )
