@@ -6,6 +6,6 @@ import sys
 from pathlib import Path
 
 _COMPONENTS = Path(__file__).resolve().parents[2] / "components"
-for _folder in ("model_agent", "turbine_monitor/1.0.0"):
+for _folder in ("model_agent", "turbine_monitor/1.0.0", "vision"):
     if str(_COMPONENTS / _folder) not in sys.path:
         sys.path.append(str(_COMPONENTS / _folder))

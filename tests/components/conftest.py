@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import model_client
 import pytest
 
 from tests.components import parts
+from tools import vision_models
 
 
 @pytest.fixture
@@ -32,3 +34,11 @@ def client(device: parts.Device) -> Iterator[model_client.Client]:
     made = model_client.Client(str(device.socket))
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The vision demo's models, built once for each worker: a folder for each version."""
+    folder = tmp_path_factory.mktemp("detector")
+    vision_models.build(folder)
+    return folder

@@ -1,0 +1,1 @@
+../model_agent/agent_frames.py
