@@ -77,6 +77,7 @@ def main(arguments: list[str]) -> int:
         doors = agent_oip_doors.open_doors(given, aliases, engine)
         edge = agent_edge_door.open_door(given.edge_manager, aliases, engine)
         services = agent_services.start(given, aliases, engine)
+        server.operations = services.operations
         print(f"listening on {given.socket}", flush=True)
         report_running()
     except (agent_registry.StoreError, agent_server.StartError, OSError) as error:

@@ -84,7 +84,10 @@ class Drift:
         if watched is None or watched.settings is not serving.settings or watched.digest != serving.digest:
             if self._aliases.serving(observation.alias) is not serving:
                 return  # a trial's version, or one that was exchanged in this moment
-            watched = self._watched[observation.alias] = _watch(serving)
+            if watched is not None and (watched.settings, watched.digest) == (serving.settings, serving.digest):
+                watched.settings = serving.settings  # the same model, back in memory
+            else:
+                watched = self._watched[observation.alias] = _watch(serving)
         if watched.rules is None or not watched.features:
             return
         kept = [

@@ -5,6 +5,7 @@ Frames are those of agent_frames.py; requests and what a good reply adds to `"ok
     {"op": "predict" or "share", ...}                      agent_predictions.py
     {"op": "offer", "component", "version", "artifacts": folder, "settings": {}}  -> message (agent_settings.py)
     {"op": "release" or "withdraw", "component", "version"}                 -> message
+    {"op": "capture", "alias", "id": UUID or none}         -> id (agent_captures.py)
     {"op": "list"}                                                          -> models (agent_aliases.listed), figures
 
 Every prediction says which component version gave it. A request that began with one model ends with it.
@@ -20,7 +21,7 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ import agent_check
 import agent_engine
 import agent_frames
 import agent_identity
+import agent_observing
 import agent_predictions
 import agent_settings
 import agent_shared
@@ -69,6 +71,8 @@ class Server:
         self._engine = engine
         self._listener = listener
         self._callers = callers
+        # Of the services: operations by name, which take the header and return the reply's. Raise what _answer knows.
+        self.operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {}
         self._copies = agent_shared.Copies()
         self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
         self._answering: set[int] = set()  # threads between a request and the end of its reply
@@ -148,6 +152,9 @@ class Server:
                     message = self._hand_over(verb, header)
                     print(f"{verb}: {message}", flush=True)
                     reply = {"ok": True, "message": message}
+                case str(verb) if verb in self.operations:
+                    self._callers.may(verb, header, talk.connection)
+                    reply = self.operations[verb](header)
                 case other:
                     raise agent_predictions.RequestError("INVALID_ARGUMENT", f"unknown operation {str(other)[:50]!r}")
             return agent_frames.encode(reply), b""
@@ -168,6 +175,7 @@ class Server:
         match verb:
             case "offer":
                 settings = agent_settings.read(header.get("settings", {}))
+                agent_observing.check(settings)
                 return self._aliases.offer(
                     component, version, Path(agent_predictions.text(header, "artifacts")), settings
                 )

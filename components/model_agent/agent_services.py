@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import agent_aliases
 import agent_engine
+import agent_observing
 import agent_report
 
 
@@ -24,6 +26,14 @@ class Service(Protocol):
 
     def close(self) -> None:
         """Ends it; the agent is about to end."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """All of them in the order of their turns, and the operations that they add to the native door."""
+
+    each: tuple[Service, ...]
+    operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
 
 
 class Reports:
@@ -55,16 +65,17 @@ class Leases:
         """Nothing to end."""
 
 
-def start(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: agent_engine.Engine) -> list[Service]:
-    """Every service of this agent, started."""
-    del given, engine  # of the services to come
+def start(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: agent_engine.Engine) -> Services:
+    """Every service of this agent, started. Raises OSError."""
+    del given  # of the services to come
     reporter = agent_report.open_reporter()
-    return [Reports(reporter), Leases(aliases)]
+    observing = agent_observing.Observing(aliases, engine, reporter)
+    return Services((Reports(reporter), Leases(aliases), *observing.services), {"capture": observing.capture})
 
 
-def tick(services: Sequence[Service]) -> None:
+def tick(services: Services) -> None:
     """One turn of each."""
-    for service in services:
+    for service in services.each:
         try:
             for line in service.tick():
                 print(line, flush=True)
@@ -72,7 +83,7 @@ def tick(services: Sequence[Service]) -> None:
             print(f"{type(service).__name__} could not do its part for now: {error}", file=sys.stderr, flush=True)
 
 
-def close(services: Sequence[Service]) -> None:
+def close(services: Services) -> None:
     """Ends them, the last one first."""
-    for service in reversed(services):
+    for service in reversed(services.each):
         service.close()

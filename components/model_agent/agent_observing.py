@@ -1,0 +1,80 @@
+"""What looks at the answers of the engine: metrics, sampled captures and their upload, drift; settings and start of them all.
+
+Three sections of the agent's configuration come as JSON, each in a variable that the recipe sets: `metrics` in
+MARRAM_METRICS (agent_metrics.py), `captures` in MARRAM_CAPTURES (agent_capture_store.py) and `captureUpload` in
+MARRAM_CAPTURE_UPLOAD (agent_upload.py). What a model wants of it stands in its own settings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import agent_aliases
+import agent_capture_store
+import agent_captures
+import agent_drift
+import agent_drift_watch
+import agent_engine
+import agent_metrics
+import agent_predictions
+import agent_report
+import agent_sampling
+import agent_settings
+
+VARIABLES = {"metrics": "MARRAM_METRICS", "captures": "MARRAM_CAPTURES", "captureUpload": "MARRAM_CAPTURE_UPLOAD"}
+
+
+class ConfigurationError(OSError):
+    """A section of the agent's configuration cannot be used; the message names the key."""
+
+
+class Observing:
+    """All of it, started. `services` get their turns (agent_services.py); a trial tells `captures` of disagreements."""
+
+    def __init__(
+        self, aliases: agent_aliases.Aliases, engine: agent_engine.Engine, reporter: agent_report.Publisher
+    ) -> None:
+        try:
+            every = agent_metrics.read(section("metrics"))
+            where = agent_capture_store.read(section("captures"))
+        except agent_settings.SettingsError as error:
+            raise ConfigurationError(str(error)) from error
+        self.captures = agent_captures.Captures(where, aliases.serving)
+        drift = agent_drift_watch.Drift(aliases, reporter)
+        sources: dict[str, agent_metrics.Source] = {"captures": self.captures, "drift": drift}
+        metrics = agent_metrics.Metrics(aliases, engine, reporter, sources, every)
+        self.services = (self.captures, drift, metrics)
+        engine.observers += [self.captures.observe, drift.observe]
+
+    def capture(self, header: Mapping[str, Any]) -> dict[str, Any]:
+        """The operation `capture`: keeps the alias's last answered request, safe on disk when it is answered."""
+        alias, identity = agent_predictions.text(header, "alias"), header.get("id", "")
+        if not isinstance(identity, str):
+            raise agent_predictions.RequestError("INVALID_ARGUMENT", "capture needs id, a UUID as text, or none")
+        try:
+            return {"ok": True, "id": self.captures.request(alias, identity)}
+        except agent_captures.RequestError as error:
+            raise agent_predictions.RequestError(error.code, str(error)) from error
+
+
+def check(settings: agent_settings.Settings) -> None:
+    """Raises agent_settings.SettingsError for an offer whose sections `capture` or `drift` mean nothing."""
+    agent_sampling.read(settings.capture)
+    agent_drift.read(settings.drift)
+
+
+def section(name: str) -> Mapping[str, Any]:
+    """The section of the agent's configuration, empty if there is none. Raises ConfigurationError."""
+    given = os.environ.get(VARIABLES[name], "")
+    if not given or given.startswith("{configuration:"):
+        return {}  # the nucleus left the placeholder: a configuration from before there was this section
+    try:
+        found = json.loads(given)
+    except ValueError as error:
+        raise ConfigurationError(f"{name} in the configuration is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{name} in the configuration is no object")
+    return found

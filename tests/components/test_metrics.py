@@ -1,0 +1,212 @@
+"""Metrics of a real agent over a real IPC, what an interval is, and captures and drift of models that a real agent serves."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+import agent_drift
+import agent_metrics
+import agent_settings
+import model_client
+import numpy as np
+import pytest
+
+from nucleus.testkit import nucleus
+from tests.components import parts
+
+ALIAS = "power-curve"
+TOPIC = f"marram/models/{ALIAS}"
+
+
+class Scene:
+    """An agent of a nucleus; callers are known by their user."""
+
+    def __init__(self, device: parts.Device, marram_nucleus: nucleus.Nucleus) -> None:
+        self.device = device
+        self.nucleus = marram_nucleus
+        self.client = model_client.Client(str(device.socket))
+        self._app = marram_nucleus.component("marram.ModelAgent")
+
+    def start(self, **sections: Any) -> Any:
+        variables = {f"MARRAM_{name.upper()}": json.dumps(value) for name, value in sections.items()}
+        environment = {**self._app.environment, **variables}
+        return self.device.start_agent("--callers", "sameUser", environment=environment)
+
+    def offer(self, version: str, folder: Path | None = None, **settings: Any) -> None:
+        done = self.device.hand_over(
+            "offer", version, "--artifacts", folder or parts.MODEL / version, "--settings", json.dumps(settings)
+        )
+        assert done.returncode == 0, done.stderr
+
+    def ask(self, count: int, conditions: tuple[float, float] = (8.0, 10.0)) -> None:
+        for _ in range(count):
+            self.client.predict(ALIAS, {"conditions": np.array([conditions], np.float32)}, deadline_s=20.0)
+
+    def row(self) -> dict[str, Any]:
+        (row,) = parts.serving(self.device)
+        return row
+
+
+@pytest.fixture
+def scene(device: parts.Device, marram_nucleus: nucleus.Nucleus) -> Any:
+    made = Scene(device, marram_nucleus)
+    yield made
+    made.client.close()
+
+
+def test_metrics_when_asked_then_totals_and_intervals_add_up_here_and_in_the_cloud(scene: Scene) -> None:
+    heard = scene.nucleus.subscribe(f"{TOPIC}/metrics")
+    scene.start(metrics={"localSeconds": 1, "cloudSeconds": 2})
+    scene.offer("1.0.0")
+    scene.ask(5)
+    with pytest.raises(model_client.RejectedError):
+        scene.client.predict(ALIAS, {"wrong": np.zeros((1, 2), np.float32)}, deadline_s=5.0)
+
+    messages = [heard.get()]
+    while messages[-1]["total"]["count"] < 6:
+        messages.append(heard.get())
+    scene.ask(2)
+    while messages[-1]["total"]["count"] < 8:
+        messages.append(heard.get())
+
+    last = messages[-1]
+    assert (last["component"], last["version"], last["state"]) == (parts.MODEL_NAME, "1.0.0", "serving")
+    assert (last["total"]["count"], last["total"]["errors"]) == (8, 1)
+    assert sum(last["total"]["latencyMs"].values()) == 8
+    assert sum(message["interval"]["count"] for message in messages) == 8
+    assert sum(sum(message["interval"]["latencyMs"].values()) for message in messages) == 8
+    assert last["memory"]["agentBytes"] > 10_000_000
+    assert last["memory"]["modelBytes"] >= 0
+    assert "captures" not in last
+    topic = f"marram/things/test-thing/models/{ALIAS}/metrics"
+    scene.nucleus.until(lambda: any(each[0] == topic for each in list(scene.nucleus.iot_core.published)), "the cloud's")
+
+
+def test_metrics_when_the_agent_ends_then_its_last_figures_are_told(scene: Scene) -> None:
+    heard = scene.nucleus.subscribe(f"{TOPIC}/metrics")
+    process = scene.start(metrics={"localSeconds": 3600, "cloudSeconds": 0})
+    scene.offer("1.0.0")
+    scene.ask(3)
+
+    process.terminate()
+
+    assert heard.get()["interval"]["count"] == 3
+    assert process.wait(parts.WAIT_S) == 0
+    assert scene.nucleus.iot_core.published == []
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [({"metrics": {"localSeconds": -1}}, "localSeconds"), ({"captures": {"fleet": "../up"}}, "'../up'")],
+    ids=["metrics", "captures"],
+)
+def test_agent_when_a_section_means_nothing_then_it_does_not_start_and_says_why(
+    device: parts.Device, section: dict[str, Any], key: str
+) -> None:
+    variables = {f"MARRAM_{name.upper()}": json.dumps(value) for name, value in section.items()}
+    process = device.start("marram.ModelAgent", device.agent_files / "agent.py", environment=variables)
+
+    assert process.wait(parts.WAIT_S) == 1
+    assert key in device.log("marram.ModelAgent")
+
+
+def test_capture_when_asked_for_then_on_disk_before_the_answer_and_there_after_a_kill(scene: Scene) -> None:
+    process = scene.start(captures={"directory": "kept"})
+    scene.offer("1.0.0", capture={"onRequest": True})
+    scene.ask(1, (11.0, 5.0))
+    wanted = str(uuid.uuid4())
+
+    reply = parts.ask(scene.device, {"op": "capture", "alias": ALIAS, "id": wanted})
+    process.kill()
+    process.wait(parts.WAIT_S)
+
+    assert (reply["ok"], reply["id"]) == (True, wanted)
+    (file,) = (scene.device.work("marram.ModelAgent") / "kept").rglob("*.jsonl")
+    line = json.loads(file.read_text())
+    assert file.relative_to(scene.device.work("marram.ModelAgent")).parts[:3] == ("kept", "default", ALIAS)
+    assert (line["eventMetadata"]["eventId"], line["eventMetadata"]["modelVersion"]) == (wanted, "1.0.0")
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        ({"alias": "nobody"}, "NOT_READY"),
+        ({"alias": ALIAS}, "FAILED_PRECONDITION"),
+        ({}, "INVALID_ARGUMENT"),
+        ({"alias": ALIAS, "id": 7}, "INVALID_ARGUMENT"),
+    ],
+    ids=str,
+)
+def test_capture_when_it_cannot_be_then_a_code_says_why(
+    unharmed: parts.Device, header: dict[str, Any], code: str
+) -> None:
+    client = model_client.Client(str(unharmed.socket))
+    parts.predict(client)
+    client.close()
+
+    reply = parts.ask(unharmed, {"op": "capture", **header})
+
+    assert (reply["ok"], reply["code"]) == (False, code)
+
+
+@pytest.mark.parametrize("section", [{"capture": {"rate": 2}}, {"drift": {"action": "explode"}}], ids=str)
+def test_offer_when_a_section_means_nothing_then_refused(unharmed: parts.Device, section: dict[str, Any]) -> None:
+    done = unharmed.hand_over("offer", "1.1.0", "--artifacts", parts.MODEL / "1.1.0", "--settings", json.dumps(section))
+
+    assert done.returncode == 1
+    assert next(iter(section)) in done.stderr
+
+
+def watched_model(folder: Path) -> Path:
+    """1.1.0 with a reference of moderate winds."""
+    random = np.random.default_rng(7)
+    conditions = np.stack([random.normal(8, 1, 5000), random.normal(10, 2, 5000)], axis=1)
+
+    def add(described: dict[str, Any]) -> None:
+        described["reference"] = agent_drift.reference({"conditions": conditions}, {})
+
+    return parts.changed_model(folder, add)
+
+
+def test_drift_when_told_to_roll_back_then_held_durably_and_reported(scene: Scene, tmp_path: Path) -> None:
+    heard = scene.nucleus.subscribe(f"{TOPIC}/drift")
+    process = scene.start()
+    scene.offer("1.0.0")
+    drift = {"windowSamples": 100, "consecutive": 2, "action": "rollback"}
+    scene.offer("1.1.0", watched_model(tmp_path / "m"), drift=drift)
+    storm = {"conditions": np.full((100, 2), 20.0, np.float32)}
+    for _ in range(2):
+        assert scene.client.predict(ALIAS, storm, deadline_s=20.0).version == "1.1.0"
+
+    event = heard.get()
+
+    assert (event["outcome"], event["version"], event["psi"] > 0.2) == ("held", "1.1.0", True)
+    assert event["psiOf"].startswith("conditions[")
+    row = scene.row()
+    assert (row["serving"], row["desired"], row["held_by"], row["state"]) == ("1.0.0", "1.1.0", "drift", "held")
+    process.kill()
+    process.wait(parts.WAIT_S)
+    scene.start()
+    assert scene.client.predict(ALIAS, storm, deadline_s=20.0).version == "1.0.0"
+    assert scene.row()["held_by"] == "drift"
+
+
+# ---- pure ----------------------------------------------------------------------------------------------------------------
+
+
+def test_interval_when_counting_began_anew_then_all_of_it() -> None:
+    before = agent_metrics.totals(None) | {"count": 10}
+    now = agent_metrics.totals(None) | {"count": 4, "computedMs": 2.5}
+
+    assert agent_metrics.since(before, now) == now
+    assert agent_metrics.since(None, now) == now
+    assert agent_metrics.since(now, now | {"count": 9, "computedMs": 4.0})["computedMs"] == 1.5
+
+
+@pytest.mark.parametrize("given", [{"localSeconds": "10"}, {"cloudSeconds": True}, {"cloudSeconds": 1e9}], ids=str)
+def test_metrics_settings_when_they_mean_nothing_then_refused_with_the_key(given: dict[str, Any]) -> None:
+    with pytest.raises(agent_settings.SettingsError, match=next(iter(given))):
+        agent_metrics.read(given)
