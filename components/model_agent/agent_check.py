@@ -92,9 +92,21 @@ class Model:
         self.manifest = manifest
         self._session = session
         self._outputs = [tensor.name for tensor in manifest.outputs]
+        self._fitted: list[Any] = []  # names, types and shapes of the last inputs that fitted: mostly those of the next
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Raises InputError if the arrays do not fit the declared inputs or the model cannot compute them."""
+        kind = [(name, array.dtype, array.shape) for name, array in inputs.items()]
+        if kind != self._fitted:
+            self._check(inputs)
+            self._fitted = kind
+        try:
+            results = self._session.run(self._outputs, dict(inputs))
+        except Exception as error:  # onnxruntime's own exceptions share no narrower base
+            raise InputError(f"the model failed on these inputs: {_one_line(error)}") from error
+        return dict(zip(self._outputs, results, strict=True))
+
+    def _check(self, inputs: Mapping[str, Array]) -> None:
         declared = {tensor.name: tensor for tensor in self.manifest.inputs}
         if inputs.keys() != declared.keys():
             raise InputError(
@@ -104,11 +116,6 @@ class Model:
             if not declared[name].fits(array.dtype.name, array.shape):
                 want = f"{declared[name].dtype} {list(declared[name].shape)}"
                 raise InputError(f"input {name} is {array.dtype.name} {list(array.shape)}; this model takes {want}")
-        try:
-            results = self._session.run(self._outputs, dict(inputs))
-        except Exception as error:  # onnxruntime's own exceptions share no narrower base
-            raise InputError(f"the model failed on these inputs: {_one_line(error)}") from error
-        return dict(zip(self._outputs, results, strict=True))
 
 
 def read_manifest(data: bytes) -> Manifest:

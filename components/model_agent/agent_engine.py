@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import agent_guard
 import numpy as np
 
 Array = np.ndarray[Any, Any]
@@ -98,45 +97,32 @@ class Engine:
         self.observers: list[Callable[[Observation], None]] = []
         # Picks who answers one request, given what serves the alias: a canary answers a share of them.
         self.route: Callable[[str, Any], Any] = lambda alias, serving: serving
-        # Brings a model that was taken out of memory back by the deadline; returns why it could not (agent_aliases.Aliases.wake).
-        self.wake: Callable[[str, float], str] = lambda alias, deadline: f"{alias} is not in memory"
 
     def predict(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
         """`deadline` by time.monotonic(). Raises NotReadyError, BusyError, agent_check.InputError."""
-        while True:
-            try:
-                return self._compute(alias, inputs, deadline)
-            except agent_guard.GoneError:  # evicted, or being exchanged where old and new do not fit together
-                reason = self.wake(alias, deadline)
-            if reason:
-                with self._lock:
-                    self._figures.setdefault(alias, Figures()).refused += 1
-                raise BusyError(reason)
-
-    def _compute(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
-        """One try; raises agent_guard.GoneError when the model was not in memory, and nothing was counted."""
-        begun = time.monotonic()
-        if self._serving(alias) is None:
+        begun = started = time.monotonic()
+        serving = self._serving(alias)
+        if serving is None:
             raise NotReadyError(f"no model answers for {alias} yet")
-        self._take_place(alias, deadline)
-        started = time.monotonic()
+        waited = not self._take_free_place(alias)
+        if waited:
+            started = self._wait_for_place(alias, deadline)
+        failed = True
         try:
-            serving = self._serving(alias)
-            if serving is None:
-                raise NotReadyError(f"no model answers for {alias} any more")
+            if waited:
+                serving = self._serving(alias)
+                if serving is None:
+                    raise NotReadyError(f"no model answers for {alias} any more")
             serving = self.route(alias, serving)
             outputs = serving.model.predict(inputs)
-        except agent_guard.GoneError:
-            with self._lock:
-                self._pass_on()
-            raise
-        except BaseException:
-            self._done(alias, begun, started, failed=True)
-            raise
-        computed_s = self._done(alias, begun, started, failed=False)
+            failed = False
+        finally:
+            computed_s = self._done(alias, begun, started, failed)
         answer = Answer(outputs, serving.component, serving.version, (started - begun) * 1000, computed_s * 1000)
-        for observe in self.observers:
-            observe(Observation(alias, inputs, answer, serving))
+        if self.observers:
+            observation = Observation(alias, inputs, answer, serving)
+            for observe in self.observers:
+                observe(observation)
         return answer
 
     def figures(self) -> dict[str, dict[str, Any]]:
@@ -167,28 +153,46 @@ class Engine:
 
     # ---- places ------------------------------------------------------------------------------------------------------
 
-    def _take_place(self, alias: str, deadline: float) -> None:
+    def _take_free_place(self, alias: str) -> bool:
         with self._lock:
-            figures = self._figures.setdefault(alias, Figures())
+            if alias not in self._figures:
+                self._figures[alias] = Figures()
+            if not self._free or self._waiting:
+                return False
+            self._free -= 1
+            return True
+
+    def _wait_for_place(self, alias: str, deadline: float) -> float:
+        """When it came; raises BusyError."""
+        place = self._line_up(alias)
+        if place is None or place.given.wait(max(0.0, deadline - time.monotonic())):
+            return time.monotonic()
+        with self._lock:
+            if place.given.is_set():  # it came in the moment we gave up
+                return time.monotonic()
+            self._leave(alias, place)
+            self._of(alias).refused += 1
+        raise BusyError(f"the deadline passed while {alias} was computing for others")
+
+    def _line_up(self, alias: str) -> _Place | None:
+        """A place in the queue, None if one to compute came free meanwhile."""
+        with self._lock:
             if self._free and not self._waiting:
                 self._free -= 1
-                return
+                return None
             if len(self._waiting.get(alias, ())) >= self._waiting_limit:
-                figures.refused += 1
+                self._of(alias).refused += 1
                 raise BusyError(f"{self._waiting_limit} requests wait for {alias} already")
             queue = self._waiting.setdefault(alias, collections.deque())
             if not queue:
                 self._used_s[alias] = max(self._used_s.get(alias, 0.0), self._least_used())
             place = _Place()
             queue.append(place)
-        if place.given.wait(max(0.0, deadline - time.monotonic())):
-            return
-        with self._lock:
-            if place.given.is_set():  # it came in the moment we gave up
-                return
-            self._leave(alias, place)
-            figures.refused += 1
-        raise BusyError(f"the deadline passed while {alias} was computing for others")
+            return place
+
+    def _of(self, alias: str) -> Figures:
+        """The figures of an alias, which may have been forgotten meanwhile; under the lock."""
+        return self._figures.get(alias) or self._figures.setdefault(alias, Figures())
 
     def _leave(self, alias: str, place: _Place) -> None:
         queue = self._waiting[alias]
@@ -199,28 +203,24 @@ class Engine:
     def _least_used(self) -> float:
         return min((self._used_s.get(alias, 0.0) for alias in self._waiting if self._waiting[alias]), default=0.0)
 
-    def _done(self, alias: str, begun: float, started: float, *, failed: bool) -> float:
+    def _done(self, alias: str, begun: float, started: float, failed: bool) -> float:
         """Gives the place to who waits, and counts; returns the seconds of computing."""
         now = time.monotonic()
         computed_s = now - started
         with self._lock:
             self._used_s[alias] = self._used_s.get(alias, 0.0) + computed_s
-            figures = self._figures.setdefault(alias, Figures())
+            figures = self._of(alias)
             figures.count += 1
             figures.errors += failed
             figures.computed_s += computed_s
             figures.queued_s += started - begun
             figures.last_at = time.time()
             figures.latency[bisect.bisect_left(LATENCY_BOUNDS_MS, (now - begun) * 1000)] += 1
-            self._pass_on()
+            if not self._waiting:
+                self._free += 1
+                return computed_s
+            following = min(self._waiting, key=lambda name: self._used_s.get(name, 0.0))
+            place = self._waiting[following][0]
+            self._leave(following, place)
+            place.given.set()
         return computed_s
-
-    def _pass_on(self) -> None:
-        """The place goes to the waiting alias that computed least; under the lock."""
-        if not self._waiting:
-            self._free += 1
-            return
-        following = min(self._waiting, key=lambda name: self._used_s.get(name, 0.0))
-        place = self._waiting[following][0]
-        self._leave(following, place)
-        place.given.set()
