@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 DTYPES = (
     *("bool", "float16", "float32", "float64"),
@@ -41,6 +41,42 @@ def identity(folder: Path, alias: str, tensors: Mapping[str, str], version: str 
             "samples": [
                 {"inputs": {name: [1] for name in tensors}, "outputs": {f"{name}_out": [1] for name in tensors}}
             ],
+        },
+    }
+    (folder / "model.json").write_text(json.dumps(described))
+    return folder
+
+
+def weighty(folder: Path, alias: str, number: int, megabytes: float, version: str = "") -> Path:
+    """A model in `folder` with that many MB of weights, which answers `number` times the mean of its 64 inputs.
+
+    All weights take part in every answer, so one of a model that is not whole would be another number.
+    """
+    folder.mkdir(parents=True)
+    weights = np.full((64, max(1, int(megabytes * 1e6 / 256))), number / 64, np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "weights"], ["products"]),
+        helper.make_node("ReduceMean", ["products"], ["y"], axes=[1], keepdims=0),
+    ]
+    values = [
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+    ]
+    graph = helper.make_graph(nodes, "weighty", *values, [numpy_helper.from_array(weights, "weights")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data = model.SerializeToString()
+    (folder / "weighty.onnx").write_bytes(data)
+    described = {
+        "name": alias,
+        "version": version or f"{number}.0.0",
+        "file": "weighty.onnx",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "runtime": {"name": "onnxruntime"},
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 64]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": [-1]}],
+        "golden": {
+            "tolerance": {"absolute": 0.001, "relative": 0.001},
+            "samples": [{"inputs": {"x": [[1] * 64]}, "outputs": {"y": [number]}}],
         },
     }
     (folder / "model.json").write_text(json.dumps(described))
