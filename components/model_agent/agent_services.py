@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import agent_aliases
 import agent_engine
 import agent_observing
+import agent_predictions
 import agent_report
 
 
@@ -70,7 +71,14 @@ def start(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: age
     del given  # of the services to come
     reporter = agent_report.open_reporter()
     observing = agent_observing.Observing(aliases, engine, reporter)
-    return Services((Reports(reporter), Leases(aliases), *observing.services), {"capture": observing.capture})
+    operations = {"capture": observing.capture, "release_hold": lambda header: _release_hold(aliases, header)}
+    return Services((Reports(reporter), Leases(aliases), *observing.services), operations)
+
+
+def _release_hold(aliases: agent_aliases.Aliases, header: Mapping[str, Any]) -> dict[str, Any]:
+    message = aliases.release_hold(agent_predictions.text(header, "alias"))
+    print(message, flush=True)
+    return {"ok": True, "message": message}
 
 
 def tick(services: Services) -> None:

@@ -57,6 +57,11 @@ VERBS = (
     ),
     ("key trust", "nucleus.cli.keys:trust", "Trusts a public key on this device; from then on models must be signed."),
     ("key revoke", "nucleus.cli.keys:revoke", "Trusts a key no more on this device."),
+    ("model", "", "Models that the model agent serves."),
+    ("model list", "nucleus.cli.models:list_models", "Lists the models of this device and what each answers with."),
+    ("model status", "nucleus.cli.models:status", "Shows one model of this device."),
+    ("model release", "nucleus.cli.models:release", "Ends a hold: the desired version answers again."),
+    ("model trial", "nucleus.cli.models:trial", "Shows how the trial of a new version stands."),
     ("config", "", "The configuration of components."),
     ("config get", "nucleus.cli.config:get", "Shows a component's configuration, and where each value came from."),
 )
