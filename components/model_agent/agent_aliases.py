@@ -85,7 +85,7 @@ class Aliases:
 
     def _row(self, alias: str, entry: agent_entry.Entry) -> dict[str, Any]:
         serving = self._room.serving.get(alias)
-        row = agent_entry.row(alias, entry)
+        row = agent_entry.row(alias, entry) | (serving.model.process if serving else {})
         return row | {
             "state": row["state"] if serving else "empty",
             "memory_bytes": 0 if serving is None or serving.model.gone else serving.memory_bytes,

@@ -139,7 +139,7 @@ def load(manifest: Manifest, model: bytes) -> Model:
     try:
         agent_onnx.check(model)
     except agent_onnx.OutsideError as error:
-        raise RefusedError(f"{error.code}: {manifest.file}: {error}") from error
+        raise RefusedError(f"{error.code}: {manifest.file}: {error}", error.code) from error
     if _numbers(onnxruntime.__version__) < _numbers(manifest.minimum_version):
         raise RefusedError(
             f"it needs onnxruntime {manifest.minimum_version}, this device has {onnxruntime.__version__}"
@@ -148,9 +148,15 @@ def load(manifest: Manifest, model: bytes) -> Model:
     _check_schema("input", manifest.inputs, session.get_inputs())
     _check_schema("output", manifest.outputs, session.get_outputs())
     loaded = Model(manifest, session)
-    for number, (inputs, expected) in enumerate(manifest.golden, 1):
-        _check_sample(loaded, f"golden sample {number} of {len(manifest.golden)}", inputs, expected)
+    check_golden(loaded)
     return loaded
+
+
+def check_golden(model: Any) -> None:
+    """Asks a model (this module's or agent_isolated's) for every golden sample; raises RefusedError with the first that fails."""
+    golden = model.manifest.golden
+    for number, (inputs, expected) in enumerate(golden, 1):
+        _check_sample(model, f"golden sample {number} of {len(golden)}", inputs, expected)
 
 
 def _session(manifest: Manifest, model: bytes) -> Any:
@@ -186,7 +192,7 @@ def _check_schema(kind: str, declared: tuple[Tensor, ...], found: Any) -> None:
         raise RefusedError(f"the model needs {kind} {', '.join(sorted(wrong))}, which model.json does not declare")
 
 
-def _check_sample(model: Model, which: str, inputs: dict[str, Array], expected: dict[str, Array]) -> None:
+def _check_sample(model: Any, which: str, inputs: dict[str, Array], expected: dict[str, Array]) -> None:
     try:
         answers = model.predict(inputs)
     except InputError as error:

@@ -44,6 +44,12 @@ class Guard:
         """Whether it is out of memory."""
         return self._model is None
 
+    @property
+    def process(self) -> dict[str, Any]:
+        """`process`: how that of a model that runs in its own is (agent_isolated.py); empty for the others."""
+        found = getattr(self._model, "condition", None)
+        return {"process": found} if found else {}
+
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the model answers; raises GoneError and what the model raises."""
         with self._changed:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import agent_check
+import agent_isolated
 import agent_settings
 
 
-def load(manifest: agent_check.Manifest, model: bytes, settings: agent_settings.Settings) -> agent_check.Model:
+def load(
+    manifest: agent_check.Manifest, model: bytes, settings: agent_settings.Settings
+) -> agent_check.Model | agent_isolated.IsolatedModel:
     """Runs every check and returns the model, warm. Raises agent_check.RefusedError."""
     if settings.isolated:
-        raise agent_check.RefusedError("this agent cannot run a model in a process of its own yet")
+        return agent_isolated.load(manifest, model, settings.worker_memory_bytes)
     return agent_check.load(manifest, model)

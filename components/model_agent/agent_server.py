@@ -31,6 +31,7 @@ import agent_check
 import agent_engine
 import agent_frames
 import agent_identity
+import agent_isolated
 import agent_observing
 import agent_predictions
 import agent_settings
@@ -162,6 +163,8 @@ class Server:
             refused = refusal(error.code, str(error))
         except agent_check.RefusedError as error:
             print(f"refused {header.get('component')} {header.get('version')}: {error}", flush=True)
+            refused = refusal(error.code, str(error))
+        except agent_isolated.CrashedError as error:
             refused = refusal(error.code, str(error))
         except (agent_check.InputError, agent_settings.SettingsError, model_client.RejectedError) as error:
             refused = refusal("INVALID_ARGUMENT", str(error))

@@ -3,7 +3,7 @@
 The model's recipe keeps them in its configuration under `model`, and hand_over.py passes them as JSON. Unknown keys are
 ignored, so that an older agent takes a newer recipe; a known key with a wrong value refuses the offer.
 
-    {"swap": "overlap" | "replace" | "spill", "gapSeconds": 30, "pinned": false, "isolated": false,
+    {"swap": "overlap" | "replace" | "spill", "gapSeconds": 30, "pinned": false, "isolated": false, "workerMemoryBytes": 0,
      "replay": {...} (agent_replay.py), "trial": {...} (agent_trial_rules.py), "capture": {...} (agent_sampling.py),
      "drift": {...} (agent_drift.py)}
 """
@@ -26,7 +26,8 @@ class SettingsError(ValueError):
 class Settings:
     """`gap_s` bounds how long a `replace` may leave the alias unanswered before the old model must be back.
 
-    `pinned` models are never evicted; `isolated` ones run in a process of their own. The four sections are read by the
+    `pinned` models are never evicted; `isolated` ones run in a process of their own (agent_isolated.py), which may allocate
+    `worker_memory_bytes` (0: no bound). The four sections are read by the
     modules they are for, which raise SettingsError, too.
     """
 
@@ -34,6 +35,7 @@ class Settings:
     gap_s: float = 30.0
     pinned: bool = False
     isolated: bool = False
+    worker_memory_bytes: int = 0
     trial: Mapping[str, Any] = field(default_factory=dict)
     capture: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, Any] = field(default_factory=dict)
@@ -50,6 +52,7 @@ class Settings:
             "replay": self.replay,
             "swap": self.swap,
             "trial": self.trial,
+            "workerMemoryBytes": self.worker_memory_bytes,
         }
 
 
@@ -66,6 +69,9 @@ def read(given: Any) -> Settings:
     swap = given.get("swap", "overlap")
     if swap not in SWAPS:
         raise SettingsError(f"settings: swap is {swap!r}, it must be one of {', '.join(SWAPS)}")
+    memory = given.get("workerMemoryBytes", 0)
+    if isinstance(memory, bool) or not isinstance(memory, int) or not 0 <= memory < 1 << 63:
+        raise SettingsError(f"settings: workerMemoryBytes is {memory!r}, it must be a number of bytes, 0 for no bound")
     flags = {name: given.get(name, False) for name in ("pinned", "isolated")}
     for name, value in flags.items():
         if not isinstance(value, bool):
@@ -74,7 +80,7 @@ def read(given: Any) -> Settings:
     for name, section in sections.items():
         if not isinstance(section, Mapping):
             raise SettingsError(f"settings: {name} must be an object")
-    return Settings(swap=swap, gap_s=float(gap_s), **flags, **sections)
+    return Settings(swap=swap, gap_s=float(gap_s), worker_memory_bytes=memory, **flags, **sections)
 
 
 def text(settings: Settings) -> str:

@@ -1,0 +1,193 @@
+"""A process of its own for one model: loads it, computes what the agent asks, and may die without harm to anybody else.
+
+Run by agent_isolated.py as `agent_worker.py --socket FD --package FD --given FD --taken FD --memory BYTES`, each FD inherited.
+The package is `manifest length u32 (big-endian), manifest (JSON, as `describe` makes it), model`. Frames go over the socket
+(agent_frames.py, no bodies), tensors lie in the two areas, inputs in `given`, outputs in `taken`:
+
+    -> {"ok": true}                    when the model is loaded, or {"ok": false, "code", "message"} and the end
+    <- {"tensors": [{name, dtype, shape, at}]}        one request at a time
+    -> {"ok": true, "tensors": [the same]} or {"ok": false, "message"}
+
+It ends when the agent closes the socket, or is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import json
+import math
+import mmap
+import os
+import resource
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import agent_check
+import agent_frames
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+LENGTH = struct.Struct(">I")
+AREA_LIMIT_BYTES = 1 << 30
+_ALIGNMENT = 64
+_GROW_BYTES = 1 << 20
+_DTYPES = frozenset(
+    {
+        "float16",
+        "float32",
+        "float64",
+        "bool",
+        *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
+    }
+)
+
+
+class AreaError(Exception):
+    """Tensors that do not fit into an area, or descriptions that do not fit what is there."""
+
+
+class Area:
+    """Memory that two processes share and that only ever grows, so that neither is hurt by what the other does with it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._map: mmap.mmap | None = None
+
+    @classmethod
+    def make(cls, name: str) -> Area:
+        """A new one, empty. Raises OSError."""
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+        return cls(descriptor)
+
+    def close(self) -> None:
+        """Ends it here, once; arrays that were read from it stay."""
+        os.close(self.descriptor)
+        self.descriptor, self._map = -1, None
+
+    def put(self, arrays: Mapping[str, Array]) -> list[dict[str, Any]]:
+        """Copies arrays into it and describes where they lie. Raises AreaError."""
+        described: list[dict[str, Any]] = []
+        end = 0
+        for name, array in arrays.items():
+            if array.dtype.name not in _DTYPES:
+                raise AreaError(f"{name} has the type {array.dtype.name}")
+            described.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "at": end})
+            end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        self._ensure(end)
+        for each, array in zip(described, arrays.values(), strict=True):
+            np.copyto(self._view(each), array)
+        return described
+
+    def views(self, described: Any) -> dict[str, Array]:
+        """The arrays that lie there, until the next `put`. Raises AreaError."""
+        try:
+            return {str(each["name"]): self._view(each) for each in described}
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise AreaError(f"a tensor is not described: {error}") from error
+
+    def _view(self, each: Mapping[str, Any]) -> Array:
+        shape, at = tuple(int(size) for size in each["shape"]), int(each["at"])
+        if each["dtype"] not in _DTYPES or min((at, *shape)) < 0:
+            raise AreaError(f"{each['name']} has no possible type or place")
+        dtype = np.dtype(each["dtype"])
+        count = math.prod(shape)
+        if count == 0:
+            return np.zeros(shape, dtype)
+        if self._size() < at + count * dtype.itemsize:
+            raise AreaError(f"{each['name']} ends beyond what is shared")
+        return np.frombuffer(self._map, dtype, count, at).reshape(shape)  # type: ignore[arg-type]
+
+    def _size(self) -> int:
+        """The size of what is mapped here, after a look whether the other side let it grow."""
+        size = os.fstat(self.descriptor).st_size
+        if size and (self._map is None or size > len(self._map)):
+            self._map = mmap.mmap(self.descriptor, size)  # the old one goes with the last array that lies in it
+        return size
+
+    def _ensure(self, size: int) -> None:
+        if size > AREA_LIMIT_BYTES:
+            raise AreaError(f"{size} bytes of tensors are above the limit of {AREA_LIMIT_BYTES}")
+        if size > os.fstat(self.descriptor).st_size:
+            os.ftruncate(self.descriptor, -(-size // _GROW_BYTES) * _GROW_BYTES)
+
+
+def describe(manifest: agent_check.Manifest) -> bytes:
+    """What a process needs of a manifest; the golden samples are asked for by the agent."""
+    sides = {side: [dataclasses.asdict(one) for one in getattr(manifest, side)] for side in ("inputs", "outputs")}
+    plain = {name: getattr(manifest, name) for name in ("name", "version", "file", "sha256", "minimum_version")}
+    return json.dumps(plain | sides).encode()
+
+
+def understand(data: bytes) -> agent_check.Manifest:
+    """The reverse of `describe`."""
+    given = json.loads(data)
+    for side in ("inputs", "outputs"):
+        given[side] = tuple(agent_check.Tensor(one["name"], one["dtype"], tuple(one["shape"])) for one in given[side])
+    return agent_check.Manifest(**given, golden=(), absolute=0.0, relative=0.0)
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until the agent is gone; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="agent_worker.py", description=__doc__.partition("\n")[0])
+    for name in ("socket", "package", "given", "taken"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--memory", type=int, default=0, help="bytes it may allocate; 0 for no bound")
+    parsed = parser.parse_args(arguments)
+    _bound(parsed.memory)
+    with socket.socket(fileno=parsed.socket) as agent, contextlib.suppress(OSError, agent_frames.ClosedError):
+        try:
+            manifest, model = _unpack(parsed.package)
+            loaded = agent_check.load(manifest, model)
+            del model
+        except agent_check.RefusedError as error:
+            agent_frames.send(agent, {"ok": False, "code": error.code, "message": str(error)})
+            return 1
+        except MemoryError:
+            what = f"it does not fit into {parsed.memory} bytes (workerMemoryBytes)"
+            agent_frames.send(agent, {"ok": False, "code": "RESOURCE_EXHAUSTED", "message": what})
+            return 1
+        agent_frames.send(agent, {"ok": True})
+        _serve(agent, loaded, Area(parsed.given), Area(parsed.taken))
+    return 0
+
+
+def _serve(agent: socket.socket, model: agent_check.Model, given: Area, taken: Area) -> None:
+    while True:
+        request, _ = agent_frames.receive(agent)
+        try:
+            described = taken.put(model.predict(given.views(request["tensors"])))
+            reply: dict[str, Any] = {"ok": True, "tensors": described}
+        except (agent_check.InputError, AreaError, MemoryError) as error:
+            reply = {"ok": False, "message": str(error) or "out of memory"}
+        agent_frames.send(agent, reply)
+
+
+def _unpack(descriptor: int) -> tuple[agent_check.Manifest, bytes]:
+    with os.fdopen(descriptor, "rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as package:
+        begin = LENGTH.size + LENGTH.unpack_from(package)[0]
+        return understand(package[LENGTH.size : begin]), package[begin:]
+
+
+def _bound(memory_bytes: int) -> None:
+    """No core files, no more shared memory than an area may have, and the first to go when the system runs out of memory."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (AREA_LIMIT_BYTES, AREA_LIMIT_BYTES))
+    if memory_bytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # an orderly end would tear onnxruntime down for nothing
