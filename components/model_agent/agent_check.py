@@ -168,9 +168,11 @@ def _session(manifest: Manifest, model: bytes) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 4  # what fails is told by the exception
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
         raise RefusedError(f"{manifest.file} cannot be loaded: {_one_line(error)}") from error
+    session._model_bytes = None  # or the file stays in memory as long as the session, for a fallback to other providers
+    return session
 
 
 def _check_schema(kind: str, declared: tuple[Tensor, ...], found: Any) -> None:

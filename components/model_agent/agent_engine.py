@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import agent_check
+import agent_guard
 import numpy as np
 
 Array = np.ndarray[Any, Any]
@@ -97,32 +99,57 @@ class Engine:
         self.observers: list[Callable[[Observation], None]] = []
         # Picks who answers one request, given what serves the alias: a canary answers a share of them.
         self.route: Callable[[str, Any], Any] = lambda alias, serving: serving
+        # Hears of a request that the one who was picked could not answer and the serving model did, after the observers.
+        self.fell_back: Callable[[Observation, str], None] = lambda observation, why: None
+        # Brings a model that was taken out of memory back by the deadline; returns why it could not (agent_aliases.Aliases.wake).
+        self.wake: Callable[[str, float], str] = lambda alias, deadline: f"{alias} is not in memory"
 
     def predict(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
         """`deadline` by time.monotonic(). Raises NotReadyError, BusyError, agent_check.InputError."""
+        while True:
+            try:
+                return self._compute(alias, inputs, deadline)
+            except agent_guard.GoneError:  # evicted, or being exchanged where old and new do not fit together
+                reason = self.wake(alias, deadline)
+            if reason:
+                with self._lock:
+                    self._of(alias).refused += 1
+                raise BusyError(reason)
+
+    def _compute(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
+        """One try; raises agent_guard.GoneError when the model was not in memory, and nothing was counted."""
         begun = started = time.monotonic()
         serving = self._serving(alias)
         if serving is None:
             raise NotReadyError(f"no model answers for {alias} yet")
-        waited = not self._take_free_place(alias)
+        waited, why = not self._take_free_place(alias), ""
         if waited:
             started = self._wait_for_place(alias, deadline)
-        failed = True
         try:
             if waited:
                 serving = self._serving(alias)
                 if serving is None:
                     raise NotReadyError(f"no model answers for {alias} any more")
-            serving = self.route(alias, serving)
-            outputs = serving.model.predict(inputs)
-            failed = False
-        finally:
-            computed_s = self._done(alias, begun, started, failed)
+            chosen = self.route(alias, serving)
+            if chosen is serving:
+                outputs = serving.model.predict(inputs)
+            else:
+                serving, outputs, why = _either(chosen, serving, inputs)
+        except agent_guard.GoneError:
+            with self._lock:
+                self._pass_on()
+            raise
+        except BaseException:
+            self._done(alias, begun, started, failed=True)
+            raise
+        computed_s = self._done(alias, begun, started, failed=False)
         answer = Answer(outputs, serving.component, serving.version, (started - begun) * 1000, computed_s * 1000)
         if self.observers:
             observation = Observation(alias, inputs, answer, serving)
             for observe in self.observers:
                 observe(observation)
+            if why:
+                self.fell_back(observation, why)
         return answer
 
     def figures(self) -> dict[str, dict[str, Any]]:
@@ -216,11 +243,27 @@ class Engine:
             figures.queued_s += started - begun
             figures.last_at = time.time()
             figures.latency[bisect.bisect_left(LATENCY_BOUNDS_MS, (now - begun) * 1000)] += 1
-            if not self._waiting:
-                self._free += 1
-                return computed_s
-            following = min(self._waiting, key=lambda name: self._used_s.get(name, 0.0))
-            place = self._waiting[following][0]
-            self._leave(following, place)
-            place.given.set()
+            self._pass_on()
         return computed_s
+
+    def _pass_on(self) -> None:
+        """The place goes to the waiting alias that computed least; under the lock."""
+        if not self._waiting:
+            self._free += 1
+            return
+        following = min(self._waiting, key=lambda name: self._used_s.get(name, 0.0))
+        place = self._waiting[following][0]
+        self._leave(following, place)
+        place.given.set()
+
+
+def _either(chosen: Any, serving: Any, inputs: Mapping[str, Array]) -> tuple[Any, dict[str, Array], str]:
+    """(who answered, the answer, why not `chosen`): a candidate that cannot answer costs nobody an answer."""
+    why = ""
+    try:
+        return chosen, chosen.model.predict(inputs), ""
+    except agent_guard.GoneError:
+        pass  # its trial ended in this moment
+    except (agent_check.InputError, NotReadyError) as error:
+        why = str(error)
+    return serving, serving.model.predict(inputs), why

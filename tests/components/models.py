@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 DTYPES = (
@@ -63,6 +64,27 @@ def weighty(folder: Path, alias: str, number: int, megabytes: float, version: st
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
     ]
     graph = helper.make_graph(nodes, "weighty", *values, [numpy_helper.from_array(weights, "weights")])
+    return _save(folder, alias, number, graph, version)
+
+
+def swelling(folder: Path, alias: str, megabytes: float) -> Path:
+    """A small file whose weights, so many MB, are made when it is loaded; answers the mean of its 64 inputs."""
+    folder.mkdir(parents=True)
+    shape = numpy_helper.from_array(np.array([64, int(megabytes * 1e6 / 256)], np.int64), "shape")
+    value = helper.make_tensor("value", TensorProto.FLOAT, [1], [1 / 64])
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["weights"], value=value),
+        helper.make_node("MatMul", ["x", "weights"], ["products"]),
+        helper.make_node("ReduceMean", ["products"], ["y"], axes=[1], keepdims=0),
+    ]
+    values = [
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
+    ]
+    return _save(folder, alias, 1, helper.make_graph(nodes, "swelling", *values, [shape]), "")
+
+
+def _save(folder: Path, alias: str, number: int, graph: onnx.GraphProto, version: str) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     data = model.SerializeToString()
     (folder / "weighty.onnx").write_bytes(data)
