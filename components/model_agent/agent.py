@@ -2,7 +2,7 @@
 
 Run as `agent.py --socket agent.sock --lease-seconds 600` in its work folder. It restores what it served before from its
 own store (agent_registry.py), listens (agent_server.py), and only then reports RUNNING to the nucleus. What runs beside
-the requests is a service (agent_services.py).
+the requests is a service (agent_services.py). If an agent runs already, it takes its place (agent_takeover.py).
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import threading
 from pathlib import Path
 
 import agent_aliases
+import agent_beside
 import agent_edge_door
 import agent_engine
+import agent_giving
 import agent_identity
 import agent_oip_doors
 import agent_registry
 import agent_server
-import agent_services
+import agent_takeover
 
 TICK_S = 1.0
 
@@ -61,40 +63,49 @@ def main(arguments: list[str]) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     given = read_arguments(arguments)
     # Not an Event: set in a handler, it would wait for ever for the lock of a `wait` that the signal interrupted.
-    stops: queue.SimpleQueue[int] = queue.SimpleQueue()
+    stops: queue.SimpleQueue[int] = queue.SimpleQueue()  # exit codes
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _: stops.put(got))
+        signal.signal(number, lambda *_: stops.put(0))
     try:
-        registry = agent_registry.Registry.open(given.store)
-        aliases = agent_aliases.Aliases(registry, given.lease_seconds, given.nucleus_root, given.memory_bytes)
-        for line in aliases.restore():
-            print(f"restored: {line}", flush=True)
-        engine = agent_engine.Engine(aliases.serving, given.cores)
-        engine.wake = aliases.wake
-        callers = agent_identity.callers(aliases.listed, given.callers)
-        server = agent_server.Server(aliases, engine, agent_server.listen(given.socket), callers)
+        begun = agent_takeover.start(given.socket, given.store, lambda registry: restored(given, registry))
+        engine = agent_engine.Engine(begun.aliases.serving, given.cores)
+        engine.wake = begun.aliases.wake
+        callers = agent_identity.callers(begun.aliases.listed, given.callers)
+        server = agent_server.Server(begun.aliases, engine, begun.listener, callers)
+        beside = agent_beside.Beside(given, begun.aliases, engine, server)
+        giver = agent_giving.Giver(agent_giving.Estate(begun, callers, server.drain, beside, stops.put))
+        server.take_over = giver.converse
         threading.Thread(target=server.run, daemon=True).start()
-        doors = agent_oip_doors.open_doors(given, aliases, engine)
-        edge = agent_edge_door.open_door(given.edge_manager, aliases, engine)
-        services = agent_services.start(given, aliases, engine)
-        server.operations = services.operations
+        beside.open()
         print(f"listening on {given.socket}", flush=True)
         report_running()
+        if begun.predecessor is not None:
+            begun.predecessor.done()
     except (agent_registry.StoreError, agent_server.StartError, OSError) as error:
         print(f"cannot start the model agent: {error}", file=sys.stderr, flush=True)
         return 1
+    code = until_stopped(stops, beside)
+    if not giver.given:
+        Path(given.socket).unlink(missing_ok=True)
+    beside.close()
+    server.finish()
+    return code
+
+
+def restored(given: argparse.Namespace, registry: agent_registry.Registry) -> agent_aliases.Aliases:
+    """The aliases of the store, loaded."""
+    aliases = agent_aliases.Aliases(registry, given.lease_seconds, given.nucleus_root, given.memory_bytes)
+    for line in aliases.restore():
+        print(f"restored: {line}", flush=True)
+    return aliases
+
+
+def until_stopped(stops: queue.SimpleQueue[int], beside: agent_beside.Beside) -> int:
+    """Gives services their turns; returns the exit code."""
     while True:
         with contextlib.suppress(queue.Empty):
-            stops.get(timeout=TICK_S)
-            break
-        agent_services.tick(services)
-    agent_services.close(services)
-    Path(given.socket).unlink(missing_ok=True)
-    doors.close(agent_server.LAST_REQUESTS_S)
-    if edge is not None:
-        edge.close(agent_server.LAST_REQUESTS_S)
-    server.finish()
-    return 0
+            return stops.get(timeout=TICK_S)
+        beside.tick()
 
 
 if __name__ == "__main__":

@@ -50,9 +50,9 @@ class Aliases:
         self._registry = registry
         self._lease_s = lease_s
         self._room = agent_room.Room(registry, memory_bytes, self._change)
-        self._gate = agent_offer.Gate(registry, self._room, root, self._change)
+        self.gate = agent_offer.Gate(registry, self._room, root, self._change)
         self._released_at: dict[str, float] = {}
-        self._changing = threading.RLock()  # long: one verb at a time
+        self._changing = registry.changes  # long: one verb at a time
         self._table = threading.Lock()  # short: one write at a time
 
     # ---- reading -----------------------------------------------------------------------------------------------------
@@ -103,19 +103,19 @@ class Aliases:
                 lines.append(self._restore(alias))
         return lines
 
-    def load(self, owner: str, alias: str, folder: Path) -> str:
-        """Serves the model in `folder` under an alias nobody has, for a door's callers; raises TakenError, RefusedError.
+    def load(self, owner: str, alias: str, folder: Path, *, replace: bool = False) -> str:
+        """Serves the model in `folder` under an alias nobody (or only `owner`, to `replace` it) has; raises RefusedError.
 
         The alias need not be the name in model.json. A signature is judged for the component that its manifest names.
         """
         with self._changing:
-            if alias in self._registry.aliases:
-                entry = self._registry.aliases[alias]
+            entry = self._registry.aliases.get(alias)
+            if entry is not None and not (replace and entry.component == owner):
                 raise TakenError(f"the alias {alias} is used by {entry.component}", "FAILED_PRECONDITION")
             data = agent_offer.read(folder / "model.json", MANIFEST_LIMIT_BYTES)
             version = agent_check.read_manifest(data).version
             offer = agent_offer.Offer(owner, version, agent_entry.owner(owner), alias, folder, chosen=True)
-            return self._gate.take(offer, data)
+            return self.gate.take(offer, data)
 
     def offer(
         self,
@@ -126,10 +126,7 @@ class Aliases:
         *,
         owner: str = "",
     ) -> str:
-        """Serves the model in `folder` and returns a line that says so; raises agent_check.RefusedError.
-
-        `owner` is agent_entry.BUNDLE for a model that came in a bundle.
-        """
+        """Serves the model in `folder`, returns a line that says so; `owner`: BUNDLE for one of a bundle. Raises RefusedError."""
         if not 0 < len(component) <= _COMPONENT_LIMIT_CHARACTERS or not 0 < len(version) <= _COMPONENT_LIMIT_CHARACTERS:
             raise agent_check.RefusedError("component and version must be 1 to 128 characters")
         owner = owner or agent_entry.owner(component)
@@ -141,15 +138,15 @@ class Aliases:
                 raise agent_check.RefusedError(objection, "FAILED_PRECONDITION")
             offer = agent_offer.Offer(component, version, owner, alias, folder, settings)
             try:
-                return self._gate.take(offer, data)
+                return self.gate.take(offer, data)
             except agent_check.RefusedError as error:
                 after = self._after_refusal(alias, offer, error)
                 raise agent_check.RefusedError(f"{error}; {after}", error.code) from error
 
-    def release(self, component: str, version: str) -> str:
+    def release(self, component: str, version: str, *, owner: str = "") -> str:
         """Starts the lease of what this component serves."""
         with self._changing:
-            alias = self._offered(component, version)
+            alias = self._offered(component, version, owner=owner)
             if alias is None:
                 return f"{component} {version} serves nothing here"
             entry = self._registry.aliases[alias]
@@ -178,19 +175,19 @@ class Aliases:
 
     # ---- verbs of those who watch models -----------------------------------------------------------------------------
 
-    def promote(self, alias: str, reason: str) -> str:
-        """The candidate answers from now on; raises agent_check.RefusedError."""
+    def promote(self, alias: str, reason: str, digest: str = "") -> str:
+        """The candidate answers from now on; raises agent_check.RefusedError, also when it is not `digest` any more."""
         with self._changing:
-            new, before = self._room.candidates.get(alias), self._known(alias).serving.version
+            new, before = self._room.candidates.get(alias), self._known(alias, digest).serving.version
             self._change(alias, agent_table.Promoted(reason))
             assert new is not None  # or the table would have objected
             self._room.install(alias, new)
             return f"{alias} now answers with {new.component} {new.version} (before: {before}; {reason})"
 
-    def drop_candidate(self, alias: str, code: str, reason: str) -> str:
+    def drop_candidate(self, alias: str, code: str, reason: str, digest: str = "") -> str:
         """The candidate leaves for good; raises agent_check.RefusedError."""
         with self._changing:
-            entry = self._known(alias)
+            entry = self._known(alias, digest)
             self._change(alias, agent_table.Dropped(f"{code}: {reason}"))
             self._room.drop(alias)
             tried = entry.candidate.version if entry.candidate else ""
@@ -225,10 +222,12 @@ class Aliases:
 
     # ---- below -------------------------------------------------------------------------------------------------------
 
-    def _known(self, alias: str) -> agent_entry.Entry:
+    def _known(self, alias: str, candidate: str = "") -> agent_entry.Entry:
         entry = self._registry.aliases.get(alias)
         if entry is None:
             raise agent_check.RefusedError(f"no model answers for {alias}", "NOT_FOUND")
+        if candidate and (entry.candidate is None or entry.candidate.key != candidate):
+            raise agent_check.RefusedError(f"{alias}: its candidate is another by now", "FAILED_PRECONDITION")
         return entry
 
     def _step(self, alias: str, event: Any) -> agent_entry.Entry | None:

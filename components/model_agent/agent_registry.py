@@ -9,7 +9,8 @@ Below one folder:
     lock                   held while an agent lives, so that two never write here
 
 A copy is complete before registry.json names it, and folders nothing names are removed, so a crash at any moment leaves
-the state before or after. A registry.json that cannot be read is put aside, never overwritten.
+the state before or after. A registry.json that cannot be read is put aside, never overwritten. An agent that takes over
+(agent_takeover.py) reads the store without the lock and writes nothing before it `own`s it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import agent_changes
 import agent_entry
 
 _KEY_CHARACTERS = 64  # hex SHA-256
+_READ_AT_START = ("registry.json", "verdicts.json")
+_BORROWED = -1  # in place of the lock's descriptor
 _COSTS_LIMIT = 64  # what was measured last; enough for every model a small device ever had
 
 
@@ -52,36 +56,68 @@ class Registry:
         folder: Path,
         lock: int,
         aliases: dict[str, agent_entry.Entry],
-        repaired: str,
-        costs: dict[str, Cost] | None = None,
+        costs: dict[str, Cost],
+        repaired: str = "",
     ) -> None:
         self.aliases = aliases
-        self.costs = costs or {}  # by key; kept longer than the copy, so that a second load is judged beforehand
+        self.costs = costs  # by key; kept longer than the copy, so that a second load is judged beforehand
         self.repaired = repaired
-        self._folder = folder
-        self._lock = lock
+        self.folder = folder
+        self.lock = lock  # its descriptor
+        self.changes = agent_changes.Changes()
+        self._writing = threading.Lock()
+        self._frozen = self._unwritten = False
+        self._seen = _state(folder)
 
     @classmethod
     def open(cls, folder: Path, *, wait_s: float = 10.0) -> Registry:
         """Reads the store, made if absent; waits up to `wait_s` for a predecessor to end, then raises StoreError."""
         (folder / "models").mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = _lock(folder / "lock", wait_s)
-        file, repaired = folder / "registry.json", ""
-        aliases: dict[str, agent_entry.Entry] = {}
-        costs: dict[str, Cost] = {}
         try:
-            given = json.loads(file.read_bytes())
-            aliases, costs = _entries(given), _costs(given)
-        except FileNotFoundError:
-            pass
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            file.replace(folder / "registry.json.unreadable")
+            return cls(folder, lock, *_read(folder))
+        except ValueError as error:
+            (folder / "registry.json").replace(folder / "registry.json.unreadable")
             repaired = f"registry.json could not be read ({error}); kept as registry.json.unreadable, starting empty"
-        return cls(folder, lock, aliases, repaired, costs)
+        return cls(folder, lock, {}, {}, repaired)
+
+    @classmethod
+    def borrow(cls, folder: Path) -> Registry:
+        """Reads the store of an agent that lives; what is put goes nowhere before `own`. Raises StoreError."""
+        try:
+            made = cls(folder, _BORROWED, {}, {})  # what comes to be while it is read is not current
+            made.aliases, made.costs = _read(folder)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot read registry.json: {error}") from error
+        return made
+
+    def own(self, lock: int) -> None:
+        """Who had the lock gave it: from now on this agent writes."""
+        self.lock = lock
+        if self._unwritten:
+            self._save(self.aliases)
+
+    def freeze(self, wait_s: float) -> bool:
+        """Nothing changes any more until `thaw`; False if a change is still under way after `wait_s`."""
+        if not self.changes.freeze(wait_s):
+            return False
+        with self._writing:
+            self._frozen = True
+        self._seen = _state(self.folder)
+        return True
+
+    def thaw(self) -> None:
+        """This agent goes on."""
+        self._frozen = False
+        self.changes.thaw()
+
+    def is_current(self) -> bool:
+        """Whether what an agent reads at its start is as it was when it was read, or frozen."""
+        return _state(self.folder) == self._seen
 
     def close(self) -> None:
         """Lets the next agent in."""
-        os.close(self._lock)
+        os.close(self.lock)
 
     def put(self, alias: str, entry: agent_entry.Entry) -> None:
         """Durably sets one alias; its copies must have been kept before. What is only of this run costs no write."""
@@ -103,7 +139,7 @@ class Registry:
     def keep(self, manifest: bytes, name: str, model: bytes) -> str:
         """Durably copies an offer and returns its key; a copy that is there and whole is used again."""
         key = digest(manifest, model)
-        target = self._folder / "models" / key
+        target = self.folder / "models" / key
         if target.is_dir() and self._whole(key):
             return key
         shutil.rmtree(target, ignore_errors=True)
@@ -120,8 +156,8 @@ class Registry:
     def copy(self, key: str) -> tuple[bytes, bytes]:
         """The bytes of model.json and of the model kept under `key`; raises StoreError if they are damaged or gone."""
         try:
-            manifest = (self._folder / "models" / key / "model.json").read_bytes()
-            model = (self._folder / "models" / key / _model_file(manifest)).read_bytes()
+            manifest = (self.folder / "models" / key / "model.json").read_bytes()
+            model = (self.folder / "models" / key / _model_file(manifest)).read_bytes()
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(f"its copy cannot be read: {error}") from error
         if digest(manifest, model) != key:
@@ -136,18 +172,23 @@ class Registry:
         return True
 
     def _save(self, aliases: dict[str, agent_entry.Entry]) -> None:
+        with self._writing:
+            if self._frozen:
+                raise agent_changes.FrozenError("another process of the model agent takes over; try again")
+            self._unwritten = self.lock == _BORROWED
+            if not self._unwritten:
+                self._replace(aliases)
+            self.aliases = aliases
+
+    def _replace(self, aliases: dict[str, agent_entry.Entry]) -> None:
         written = {name: _written(entry) for name, entry in aliases.items()}
         costs = {key: dataclasses.asdict(cost) for key, cost in self.costs.items()}
-        new = self._folder / "registry.json.new"
+        new = self.folder / "registry.json.new"
         _write(new, json.dumps({"aliases": written, "costs": costs}, indent=1).encode())
-        new.replace(self._folder / "registry.json")
-        _sync(self._folder)
-        self.aliases = aliases
-        self._sweep()
-
-    def _sweep(self) -> None:
-        named = {held.key for entry in self.aliases.values() for held in entry.kept()}
-        for folder in (self._folder / "models").iterdir():
+        new.replace(self.folder / "registry.json")
+        _sync(self.folder)
+        named = {held.key for entry in aliases.values() for held in entry.kept()}
+        for folder in (self.folder / "models").iterdir():
             if folder.name not in named:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -155,6 +196,23 @@ class Registry:
 def digest(manifest: bytes, model: bytes) -> str:
     """The key of an offer: hex SHA-256 over the length of model.json (8 bytes, big-endian), model.json and the model."""
     return hashlib.sha256(len(manifest).to_bytes(8, "big") + manifest + model).hexdigest()
+
+
+def _read(folder: Path) -> tuple[dict[str, agent_entry.Entry], dict[str, Cost]]:
+    """What registry.json says; raises ValueError."""
+    try:
+        given = json.loads((folder / "registry.json").read_bytes())
+        return _entries(given), _costs(given)
+    except FileNotFoundError:
+        return {}, {}
+    except (TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{error}") from error
+
+
+def _state(folder: Path) -> list[tuple[int, int, int]]:
+    """Changes with every replacement of a file that an agent reads when it starts."""
+    found = [(folder / name).stat() for name in _READ_AT_START if (folder / name).exists()]
+    return [(one.st_ino, one.st_mtime_ns, one.st_size) for one in found]
 
 
 def _model_file(manifest: bytes) -> str:

@@ -7,6 +7,7 @@ Frames are those of agent_frames.py; requests and what a good reply adds to `"ok
     {"op": "release" or "withdraw", "component", "version"}                 -> message
     {"op": "capture", "alias", "id": UUID or none}         -> id (agent_captures.py)
     {"op": "list"}                                                          -> models (agent_aliases.listed), figures
+    {"op": "take_over", "step", "format"}                                   -> the whole connection: agent_takeover.py
 
 Every prediction says which component version gave it. A request that began with one model ends with it.
 Threads, not one loop: a request runs on its connection's thread, because onnxruntime computes outside of Python's lock
@@ -27,11 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import agent_aliases
+import agent_changes
 import agent_check
 import agent_engine
 import agent_frames
 import agent_identity
 import agent_isolated
+import agent_listener
 import agent_observing
 import agent_predictions
 import agent_settings
@@ -65,7 +68,7 @@ class Server:
         self,
         aliases: agent_aliases.Aliases,
         engine: agent_engine.Engine,
-        listener: socket.socket,
+        listener: agent_listener.Listener,
         callers: agent_identity.Callers,
     ) -> None:
         self._aliases = aliases
@@ -76,6 +79,9 @@ class Server:
         self.operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {}
         self._copies = agent_shared.Copies()
         self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
+        # Who speaks of it has the rest of the connection (agent_giving.Giver).
+        self.take_over: Callable[[socket.socket, agent_frames.Reader, Mapping[str, Any]], None] | None = None
+        self._connections: set[socket.socket] = set()
         self._answering: set[int] = set()  # threads between a request and the end of its reply
         self._finishing = False
         self.idle = threading.Condition()
@@ -83,9 +89,8 @@ class Server:
     def run(self) -> None:
         """Accepts connections; returns when the listener is closed."""
         while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
+            connection = self._listener.accept()
+            if connection is None:
                 return
             if self._places.acquire(blocking=False):
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
@@ -101,7 +106,14 @@ class Server:
         with self.idle:
             self.idle.wait_for(lambda: not self._answering, LAST_REQUESTS_S)
 
+    def drain(self) -> None:
+        """Answers what has come, and ends each connection after that: its client connects again, to who accepts now."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+
     def _serve(self, connection: socket.socket) -> None:
+        self._connections.add(connection)
         reader = agent_frames.Reader(connection)
         predictions = agent_predictions.Predictions(self._engine, self._copies)
         try:
@@ -109,6 +121,7 @@ class Server:
                 agent_frames.bound(connection, IDLE_S, FRAME_S)
                 self._converse(Talk(connection, reader, predictions))
         finally:
+            self._connections.discard(connection)
             reader.close()
             predictions.close()
             self._places.release()
@@ -122,6 +135,10 @@ class Server:
                 head = agent_frames.encode(refusal("INVALID_ARGUMENT", str(error)))
                 agent_frames.write(talk.connection, head, b"", FRAME_S)
                 return  # where the next frame would begin is unknown
+            if header.get("op") == "take_over" and self.take_over is not None:
+                self._connections.discard(talk.connection)
+                self.take_over(talk.connection, talk.reader, header)
+                return
             self._reply(talk, header, text, body)
 
     def _reply(self, talk: Talk, header: Mapping[str, Any], text: bytes, body: bytes | bytearray) -> None:
@@ -159,7 +176,7 @@ class Server:
                 case other:
                     raise agent_predictions.RequestError("INVALID_ARGUMENT", f"unknown operation {str(other)[:50]!r}")
             return agent_frames.encode(reply), b""
-        except (agent_predictions.RequestError, agent_identity.IdentityError) as error:
+        except (agent_predictions.RequestError, agent_identity.IdentityError, agent_changes.FrozenError) as error:
             refused = refusal(error.code, str(error))
         except agent_check.RefusedError as error:
             print(f"refused {header.get('component')} {header.get('version')}: {error}", flush=True)

@@ -50,8 +50,12 @@ def offer(request: dict[str, Any], path: str, wait_s: float) -> int:
 
 
 def farewell(request: dict[str, Any], path: str) -> int:
-    """Releases or withdraws, one try; an agent that cannot be reached has nothing to be told."""
-    reply, reason = _ask(request, path, time.monotonic() + _FAREWELL_S)
+    """Releases or withdraws; an agent that is busy is told a moment later, one that cannot be reached has nothing to be told."""
+    end = time.monotonic() + _FAREWELL_S
+    reply, reason = _ask(request, path, end)
+    while reply.get("code") == "BUSY" and time.monotonic() + _PAUSE_S < end:
+        threading.Event().wait(_PAUSE_S)
+        reply, reason = _ask(request, path, end)
     print(reply.get("message") or f"the model agent was not told: {reason}", flush=True)
     return 0
 
