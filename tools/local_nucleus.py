@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from nucleus.core import overlap
 from nucleus.host import places
 from nucleus.ipc import client
 from tools import system as systems
@@ -108,5 +109,6 @@ def pids(root: Path) -> dict[str, tuple[int, ...]]:
     for path in places.Places(root).processes.glob("*.json"):
         with contextlib.suppress(OSError, ValueError):  # it goes, or is being written
             fact = json.loads(path.read_bytes())
-            found.setdefault(fact["component"], []).append(fact["pid"])
+            name = fact["component"].removesuffix(overlap.SUFFIX)  # after an update beside the old version
+            found.setdefault(name, []).append(fact["pid"])
     return {name: tuple(sorted(many)) for name, many in sorted(found.items()) if all(many)}
