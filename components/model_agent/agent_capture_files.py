@@ -96,6 +96,8 @@ class Files:
         for number, path in found:
             unit = self._units[number] = _Unit(path)
             cut += _repair(unit, known)
+        for orphan in [path for path in self._root.rglob("*.tensors") if not path.with_suffix(".jsonl").exists()]:
+            shutil.rmtree(orphan)  # killed before the first line, or while the unit was removed
         return f"{cut} bytes of captures that were never acknowledged were cut off" if cut else ""
 
     def write(self, records: Sequence[Record]) -> list[str]:

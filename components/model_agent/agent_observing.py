@@ -23,6 +23,7 @@ import agent_predictions
 import agent_report
 import agent_sampling
 import agent_settings
+import agent_upload
 
 VARIABLES = {"metrics": "MARRAM_METRICS", "captures": "MARRAM_CAPTURES", "captureUpload": "MARRAM_CAPTURE_UPLOAD"}
 
@@ -40,13 +41,20 @@ class Observing:
         try:
             every = agent_metrics.read(section("metrics"))
             where = agent_capture_store.read(section("captures"))
+            upload = agent_upload.read(section("captureUpload"))
         except agent_settings.SettingsError as error:
             raise ConfigurationError(str(error)) from error
+        self.capture_root = where.root
         self.captures = agent_captures.Captures(where, aliases.serving)
         drift = agent_drift_watch.Drift(aliases, reporter)
         sources: dict[str, agent_metrics.Source] = {"captures": self.captures, "drift": drift}
+        uploads: tuple[agent_upload.Uploads, ...] = ()
+        if upload is not None:
+            sent = agent_upload.Uploads(*upload, where.folder, where.device, lambda: self.captures.store)
+            sources["uploads"], uploads = sent, (sent,)
         metrics = agent_metrics.Metrics(aliases, engine, reporter, sources, every)
-        self.services = (self.captures, drift, metrics)
+        # Ended from the last to the first: figures first, then the upload, then the store.
+        self.services = (self.captures, *uploads, drift, metrics)
         engine.observers += [self.captures.observe, drift.observe]
 
     def capture(self, header: Mapping[str, Any]) -> dict[str, Any]:

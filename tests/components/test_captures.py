@@ -116,6 +116,18 @@ def test_store_when_the_last_line_is_torn_then_it_is_cut_off_and_the_rest_kept(t
     assert len(list(file.with_suffix(".tensors").iterdir())) == 1
 
 
+def test_store_when_killed_while_a_unit_was_removed_then_its_files_do_not_stay(tmp_path: Path) -> None:
+    with capturing(tmp_path) as capture:
+        capture.submit(record(200))
+    (lines_file,) = tmp_path.rglob("*.jsonl")
+    lines_file.unlink()
+
+    with capturing(tmp_path) as capture:
+        assert capture.used_bytes() == 0
+
+    assert taken(tmp_path) == 0
+
+
 def test_store_when_a_line_in_the_middle_is_damaged_then_what_follows_is_kept(tmp_path: Path) -> None:
     last = record()
     with capturing(tmp_path) as capture:

@@ -1,0 +1,185 @@
+"""Uploads closed captures to S3 when a link and the day's budget allow it, and removes them here only then.
+
+The configuration `captureUpload` of the agent's recipe, as JSON in MARRAM_CAPTURE_UPLOAD; without a bucket nothing is sent:
+
+    {"bucket": "captures", "prefix": "sme-capture", "endpoint": "", "region": "", "bytesPerDay": 104857600}
+
+`endpoint` empty is AWS's own; with one, `<endpoint>/<bucket>/<key>` is asked. Credentials are the component's, from the
+token exchange of its nucleus. A unit is its tensors and then the lines that name them, each under a key that is always the same:
+
+    <prefix>/<fleet>/<model>/<YYYY>/<MM>/<DD>/<HH>/<thing>-<store>-<number>.jsonl     and <number>.tensors/... beside it
+
+so that sending again overwrites the same object. What was sent of a unit, and the bytes of the day (UTC), are on disk before the
+next file: an agent that is killed goes on where it was. A file counts from the moment its sending begins. One that is larger
+than a whole day's budget is sent on a day that has sent nothing else. A device without a link keeps what fits its disk
+bound, the newest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import agent_capture
+import agent_s3
+import agent_settings
+import agent_upload_state
+
+BYTES_PER_DAY = 100 * 1024 * 1024
+LOOK_S = 30.0
+_FIRST_LOOK_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 900.0
+_LAST_S = 2.0
+
+
+class Uploads:
+    """A service. `store` gives the open store or None; `folder` is the store's, which keys are relative to."""
+
+    def __init__(
+        self,
+        destination: agent_s3.Destination,
+        bytes_per_day: int,
+        folder: Path,
+        thing: str,
+        store: Callable[[], agent_capture.Capture | None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._bucket = agent_s3.Bucket(destination, clock)
+        self._prefix = destination.prefix
+        self._bytes_per_day = bytes_per_day
+        self._folder = folder
+        self._thing = thing
+        self._store = store
+        self._clock = clock
+        self._random = random.Random()  # noqa: S311 spreads the tries of many devices
+        self._changed = threading.Condition()
+        self._closed = False
+        self._looks = 0  # how often somebody asked to look now
+        self._figures: dict[str, Any] = {"units": 0, "bytes": 0, "waitingUnits": 0, "today": 0, "error": ""}
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
+        self._thread.start()
+
+    def figures(self, alias: str) -> dict[str, Any]:
+        """Of all models together: units and bytes sent since the agent started, units that wait, bytes of the day, the error."""
+        del alias
+        with self._changed:
+            return dict(self._figures)
+
+    def look(self) -> None:
+        """Ends a pause: there may be something to do, or a link again."""
+        with self._changed:
+            self._looks += 1
+            self._changed.notify_all()
+
+    def tick(self) -> list[str]:
+        """Lines for the log."""
+        with self._changed:
+            lines, self._lines = self._lines, []
+        return lines
+
+    def close(self) -> None:
+        """Ends; what was begun goes on with the next agent."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._bucket.close()
+        self._thread.join(_LAST_S)
+
+    def _run(self) -> None:
+        pause_s, failures = _FIRST_LOOK_S, 0
+        while not self._closes_within(pause_s):
+            store = self._store()
+            if store is None:
+                continue
+            try:
+                self._send_all(store)
+                pause_s, failures = LOOK_S, 0
+                self._note(error="")
+            except (OSError, agent_s3.S3Error) as error:
+                failures += 1
+                pause_s = pause_after(failures, self._random.random())
+                self._note(error=f"{type(error).__name__}: {error}"[:300])
+            finally:
+                self._bucket.close()  # the other side would, before we look again
+
+    def _send_all(self, store: agent_capture.Capture) -> None:
+        """Sends what is closed, the oldest first, until all is sent or the day's budget is used."""
+        closed = store.closed()
+        state = agent_upload_state.State.open(self._folder / "upload.json")
+        self._note(waitingUnits=len(closed), today=state.spent(self._clock()))
+        for place, lines in enumerate(closed):
+            try:
+                if not self._send_unit(lines, state):
+                    return
+            except FileNotFoundError:
+                continue  # the oldest go when the disk bound is reached, whoever reads them
+            store.remove(lines)
+            self._note(waitingUnits=len(closed) - place - 1, units=1)
+
+    def _send_unit(self, lines: Path, state: agent_upload_state.State) -> bool:
+        """Whether all of the unit is there; False when the budget is used up or the agent ends."""
+        tensors = lines.with_suffix(".tensors")
+        files = [*sorted(tensors.iterdir()), lines] if tensors.is_dir() else [lines]
+        state.begin(lines.relative_to(self._folder).as_posix())
+        for path in files:
+            if path.name in state.sent:
+                continue
+            if self._closed:
+                return False
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if not state.allows(size, self._bytes_per_day, self._clock()):
+                    return False
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0)
+                self._bucket.connect()
+                state.spend(size, self._clock())
+                self._note(today=state.spent(self._clock()))
+                self._bucket.put(self._key(path, lines, state.store), file, size, digest)
+            state.done(path.name)
+            self._note(sent_bytes=size)
+        return True
+
+    def _key(self, path: Path, lines: Path, store: str) -> str:
+        folder = path.parent.relative_to(self._folder).as_posix()
+        name = f"{self._thing}-{store}-{path.name}" if path == lines else path.name
+        return "/".join(filter(None, (self._prefix, folder, name)))
+
+    def _note(self, *, error: str | None = None, units: int = 0, sent_bytes: int = 0, **values: int) -> None:
+        with self._changed:
+            self._figures.update(values)
+            self._figures["units"] += units
+            self._figures["bytes"] += sent_bytes
+            if error is not None and error != self._figures["error"]:
+                self._figures["error"] = error
+                self._lines.append(f"captures: not uploaded for now: {error}" if error else "captures: uploading again")
+
+    def _closes_within(self, seconds: float) -> bool:
+        with self._changed:
+            looks = self._looks
+            self._changed.wait_for(lambda: self._closed or self._looks != looks, seconds)
+            return self._closed
+
+
+def pause_after(failures: int, chance: float) -> float:
+    """Seconds until the next try after so many failures in a row; `chance` (0 to 1) spreads it between half and all."""
+    longest = min(_FIRST_PAUSE_S * 2.0 ** min(failures - 1, 20), _LONGEST_PAUSE_S)
+    return longest * (0.5 + chance / 2)
+
+
+def read(given: Mapping[str, Any]) -> tuple[agent_s3.Destination, int] | None:
+    """The destination and bytes per day; None without a bucket. Raises agent_settings.SettingsError."""
+    destination = agent_s3.read(given)
+    bytes_per_day = given.get("bytesPerDay", BYTES_PER_DAY)
+    if isinstance(bytes_per_day, bool) or not isinstance(bytes_per_day, int | float) or not 0 < bytes_per_day <= 2**50:
+        raise agent_settings.SettingsError(
+            f"captureUpload: bytesPerDay is {bytes_per_day!r}, it must be a number of bytes"
+        )
+    return (destination, int(bytes_per_day)) if destination else None
