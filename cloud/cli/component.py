@@ -14,9 +14,6 @@ from cloud.cli import wheels
 from nucleus.cli import artifacts, exits, lint, output
 from nucleus.core import recipe
 
-# GDK's place-holders, replaced where they stand in a URI.
-_PLACE_HOLDERS = "s3://BUCKET_NAME/COMPONENT_NAME/COMPONENT_VERSION/"
-
 
 @click.command()
 @click.argument("recipe_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="RECIPE")
@@ -40,13 +37,14 @@ def publish(
     source = recipe_file.read_bytes()
     _check(source, recipe_file)
     read = artifacts.read_recipe(recipe_file)
-    text = source.decode().replace(_PLACE_HOLDERS, f"s3://{bucket}/{read.name}/{read.version}/")
+    ours = f"s3://{bucket}/{read.name}/{read.version}/"
+    text = source.decode().replace(artifacts.PLACE_HOLDERS, ours)
     folders = folders or (recipe_file.parent,)
     with tempfile.TemporaryDirectory(prefix="marram-") as staging:
         if with_wheels:
             wheels.make(folders, Path(staging) / artifacts.WHEELS)
         files = artifacts.collect(read, folders, Path(staging))
-        size = _upload(session, recipe.read(text.encode(), str(recipe_file)), files)
+        size = _upload(session, recipe.read(text.encode(), str(recipe_file)), files, ours)
     made = session.client("greengrassv2").create_component_version(inlineRecipe=text.encode())
     if output_ == "json":
         item = {"arn": made["arn"], "artifacts": sorted(files), "sizeBytes": size}
@@ -76,7 +74,7 @@ def _check(source: bytes, file: Path) -> None:
         raise exits.Failure(f"cannot publish {file}: the recipe has mistakes\n{told}")
 
 
-def _upload(session: sessions.Session, read: recipe.Recipe, files: dict[str, Path]) -> int:
+def _upload(session: sessions.Session, read: recipe.Recipe, files: dict[str, Path], ours: str) -> int:
     """Puts the file of every s3:// artifact where its URI says; returns the number of bytes."""
     s3, known, size = session.client("s3"), set(), 0
     uris = {artifact.uri for manifest in read.manifests for artifact in manifest.artifacts}
@@ -87,7 +85,7 @@ def _upload(session: sessions.Session, read: recipe.Recipe, files: dict[str, Pat
         if place.netloc not in known:
             _ensure_bucket(s3, place.netloc, session.region)
             known.add(place.netloc)
-        data = files[place.path.rpartition("/")[2]].read_bytes()
+        data = files[artifacts.name_of(uri, ours)].read_bytes()
         s3.put_object(Bucket=place.netloc, Key=place.path.lstrip("/"), Body=data)
         size += len(data)
     return size

@@ -14,6 +14,12 @@ VERBS = (
     ("component", "", "Write, check, publish and look at components."),
     ("component publish", "cloud.cli.component:publish", "Uploads artifacts and registers a component version."),
     ("component versions", "cloud.cli.component:versions", "Lists the published versions of a component."),
+    ("model", "", "Models: make them fit a device, and see what serves."),
+    (
+        "model optimise",
+        "cloud.cli.optimise:optimise",
+        "Finds the fastest form of a model that is provably as good; makes a component.",
+    ),
     ("deploy", "cloud.cli.deploy:deploy", "Changes what a group or a device runs, and watches it happen."),
     ("watch", "cloud.cli.watch:watch", "Watches a deployment until it has ended."),
     ("get", "", "Lists what the service knows."),

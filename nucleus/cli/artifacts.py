@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nucleus.cli import exits
-from nucleus.core import errors, recipe
+from nucleus.core import errors, recipe, recipe_artifact
 
 OURS = {"marram_ipc.py": "nucleus.ipc.client", "marram_signing.py": "nucleus.core.signing"}  # copied beside an artifact
 WHEELS = "wheels.zip"
+# GDK's place-holders; what stands behind them in a URI may lie in a folder there, so that platforms have files of one name.
+PLACE_HOLDERS = "s3://BUCKET_NAME/COMPONENT_NAME/COMPONENT_VERSION/"
 _IGNORED = {"__pycache__", ".git"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a ZIP can say
 
@@ -26,9 +28,17 @@ def read_recipe(path: Path) -> recipe.Recipe:
 
 
 def names(read: recipe.Recipe) -> tuple[str, ...]:
-    """The file names of a recipe's artifacts, each once, in the order of the manifests."""
-    found = (recipe.file_name(artifact) for manifest in read.manifests for artifact in manifest.artifacts)
+    """The file names of a recipe's artifacts, with folders behind the place-holders, each once, in the manifests' order."""
+    found = (name_of(artifact.uri) for manifest in read.manifests for artifact in manifest.artifacts)
     return tuple(dict.fromkeys(found))
+
+
+def name_of(uri: str, place: str = PLACE_HOLDERS) -> str:
+    """Where the file of an artifact lies in an author's folder: the URI behind `place`, or else its last segment."""
+    file = recipe_artifact.file_name(uri)
+    inner = uri.removeprefix(place)
+    plain = inner != uri and not {"", ".", ".."} & set(inner.split("/"))
+    return inner if plain else file
 
 
 def collect(
@@ -41,7 +51,7 @@ def collect(
     found: dict[str, Path] = {}
     missing: list[str] = []
     for name in (one for one in names(read) if one not in leave_out):
-        path = _find(name, folders, staging)
+        path = _find(name, folders, staging) or _find(Path(name).name, folders, staging)
         if path is None:
             missing.append(name)
         else:
@@ -59,8 +69,11 @@ def stage(read: recipe.Recipe, source: Path, files: dict[str, Path], staging: Pa
     recipes.mkdir(parents=True, exist_ok=True)
     target.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, recipes / f"{read.name}-{read.version}{source.suffix}")
+    plain = [Path(name).name for name in files]
+    if len(set(plain)) != len(plain):
+        raise exits.Failure(f"cannot deploy {source} from here: its platforms have different files of one name")
     for name, path in files.items():
-        shutil.copyfile(path, target / name)
+        shutil.copyfile(path, target / Path(name).name)
     return recipes, artifacts
 
 

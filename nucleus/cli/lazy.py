@@ -10,7 +10,8 @@ import click
 from nucleus.cli import exits
 
 # Packages of extras, so that a missing one can be told with the cure instead of a stack.
-_EXTRA = "pip install 'marram[cloud]'"
+_EXTRA = "cloud"
+_OF_OPTIMISE = frozenset({"numpy", "onnx", "onnxruntime", "PIL"})
 
 
 class Row:
@@ -75,6 +76,8 @@ def _load(path: str, target: str) -> click.Command:
         missing = (error.name or "").partition(".")[0]
         if missing in ("nucleus", "cloud"):
             raise
-        raise exits.Failure(f"cannot run `{path}`: the package {missing} is not installed ({_EXTRA})") from None
+        extra = "cloud,optimise" if missing in _OF_OPTIMISE else _EXTRA
+        told = f"the package {missing} is not installed (pip install 'marram[{extra}]')"
+        raise exits.Failure(f"cannot run `{path}`: {told}") from None
     assert isinstance(command, click.Command), f"{target} is no command"
     return command

@@ -33,24 +33,56 @@ def sign(recipe_file: Path, key: Path, folders: tuple[Path, ...], floor: str, cl
     """Signs every artifact of RECIPE; then publish it, or deploy it locally."""
     read = artifacts.read_recipe(recipe_file)
     folders = folders or (recipe_file.parent,)
-    lacking = [name for name in _FILES if name not in artifacts.names(read)]
+    places = _places(read)
+    lacking = [name for place, names in places.items() for name in _signature(place) if name not in names]
     if lacking:
         lines = "".join(f"\n  - URI: s3://BUCKET_NAME/COMPONENT_NAME/COMPONENT_VERSION/{name}" for name in lacking)
         raise exits.Failure(f"cannot sign {recipe_file}: its Artifacts must name the signature's files, too:{lines}")
     if floor and signing.order(floor) > signing.order(read.version):
         raise exits.Failure(f"cannot sign {recipe_file}: the floor {floor} would rule out {read.version} itself")
+    digests = _digests(read, folders)
+    for place, names in places.items():
+        own = {Path(name).name: digests[name] for name in names if name in digests}
+        id_ = write((read.name, read.version), own, key, folders[0] / place, floor, classes)
+        click.echo(f"Signed {read.name} {read.version} with {id_}: {folders[0] / place / signing.MANIFEST}")
+
+
+def write(
+    component: tuple[str, str],
+    digests: dict[str, str],
+    key: Path,
+    folder: Path,
+    floor: str = "",
+    classes: tuple[str, ...] = (),
+) -> str:
+    """Writes manifest and signature over files with these digests into the folder; returns the key's id. Raises Failure."""
     private = _private(key)
-    manifest = signing.write_manifest(read.name, read.version, _digests(read, folders), floor=floor, classes=classes)
+    manifest = signing.write_manifest(*component, digests, floor=floor, classes=classes)
     der = private.export_key(crypto.ECExportFormat.SPKI)
     signature = private.sign(hashlib.sha256(manifest).digest())
-    (folders[0] / signing.MANIFEST).write_bytes(manifest)
-    (folders[0] / signing.SIGNATURE).write_bytes(signing.write_signature(signing.key_id(der), signature))
-    click.echo(f"Signed {read.name} {read.version} with {signing.key_id(der)}: {folders[0] / signing.MANIFEST}")
+    (folder / signing.MANIFEST).write_bytes(manifest)
+    (folder / signing.SIGNATURE).write_bytes(signing.write_signature(signing.key_id(der), signature))
+    return signing.key_id(der)
+
+
+def _places(read: recipe.Recipe) -> dict[str, list[str]]:
+    """The artifacts by the folder whose manifest covers them: one that names a manifest, else the whole recipe's, ""."""
+    names, found = artifacts.names(read), dict[str, list[str]]()
+    for name in names:
+        folder = name.rpartition("/")[0]
+        found.setdefault(folder if f"{folder}/{signing.MANIFEST}" in names else "", []).append(name)
+    return found
+
+
+def _signature(place: str) -> tuple[str, ...]:
+    """The names of a place's two files."""
+    return tuple(f"{place}/{name}".lstrip("/") for name in _FILES)
 
 
 def _digests(read: recipe.Recipe, folders: tuple[Path, ...]) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="marram-") as staging:
-        files = artifacts.collect(read, folders, Path(staging), leave_out=_FILES)
+        leave_out = [name for name in artifacts.names(read) if Path(name).name in _FILES]
+        files = artifacts.collect(read, folders, Path(staging), leave_out=leave_out)
         return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
 
 
