@@ -11,7 +11,7 @@ DEPLOYMENT, LOCAL, BUNDLE = "deployment", "local", "bundle"
 ADVICE = {
     DEPLOYMENT: "change it by a deployment",
     LOCAL: "unload it there first",
-    BUNDLE: "apply a newer bundle, or withdraw that one first",
+    BUNDLE: "apply a newer bundle, or give it back first (marram bundle release)",
 }
 
 
@@ -95,9 +95,10 @@ def objection(alias: str, entry: Entry | None, component: str, writer: str) -> s
     """Why this writer may not change the alias, naming the owner and what to do; empty if it may."""
     if entry is None or (entry.component, entry.owner) == (component, writer):
         return ""
+    if entry.released and entry.owner in (DEPLOYMENT, BUNDLE) and writer in (DEPLOYMENT, entry.owner):
+        return ""
     if entry.owner == writer == DEPLOYMENT:
-        stopped = f"the alias {alias} belongs to {entry.component}, which is running; remove that component first"
-        return "" if entry.released else stopped
+        return f"the alias {alias} belongs to {entry.component}, which is running; remove that component first"
     return f"the alias {alias} belongs to {entry.component} ({entry.owner}); {ADVICE[entry.owner]}"
 
 

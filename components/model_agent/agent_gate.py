@@ -13,6 +13,7 @@ that ran out goes on computing on its thread, and with STUCK_LIMIT of those the 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ import onnxruntime
 LOAD_S = 38.0
 REPLAY_S = 12.0
 STUCK_LIMIT = 2
+VARIABLE = "MARRAM_REQUIRE_CERTIFICATE"
 RUNTIME = f"{agent_check.RUNTIME} {onnxruntime.__version__}"
 Result = TypeVar("Result")
 
@@ -56,17 +58,15 @@ class Offer:
 class Gate:
     """`root` is the nucleus's (None: nobody is trusted). `captures` are the roots of capture stores, to be filled in."""
 
-    def __init__(self, verdicts: agent_verdicts.Verdicts, root: Path | None, require_certificate: bool = False) -> None:
+    def __init__(self, verdicts: agent_verdicts.Verdicts, root: Path | None) -> None:
         self.captures: list[Path] = []
         self.verdicts = verdicts
+        self.require_certificate = False
         self._root = root
-        self._require = require_certificate
         self._target = agent_certificate.target()
 
     def examine(self, offer: Offer) -> str:
-        """Steps 1 to 3; returns what the certificate says, "" without one. Raises agent_check.RefusedError, SettingsError."""
-        agent_trial_rules.read(offer.settings.trial)
-        agent_replay.read(offer.settings.replay)
+        """Steps 1 to 3; returns what the certificate says, "" without one. Raises agent_check.RefusedError."""
         said = self._certificate(offer, self._read_certificate(offer.folder))
         known = self.verdicts.find(offer.digest, RUNTIME, agent_settings.text(offer.settings))
         if known is not None and not known.accepted:
@@ -94,9 +94,7 @@ class Gate:
         return found.line(terms)
 
     def keep(self, offer: Offer, refusal: agent_check.RefusedError | None) -> None:
-        """Remembers the verdict: an acceptance, or a refusal that is final and was not decided earlier."""
-        if refusal is not None and str(refusal).endswith(agent_verdicts.EARLIER):
-            return
+        """Remembers the verdict of steps 4 and 5: an acceptance, or a refusal that is final."""
         code, reason = (refusal.code, str(refusal)) if refusal is not None else ("", "")
         text = agent_settings.text(offer.settings)
         self.verdicts.keep(offer.digest, RUNTIME, text, refusal is None, code, reason)
@@ -123,10 +121,10 @@ class Gate:
         except agent_signature.UnsignedError as error:
             raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
         if data is None:
-            if self._require:
+            if self.require_certificate:
                 raise _certificate_refusal("MISSING", "it has no accuracy certificate, and this device demands one")
             return ""
-        if self._require and not key:
+        if self.require_certificate and not key:
             raise _certificate_refusal("NOT_SIGNED", "nobody signed its certificate; trust a key, then sign it")
         try:
             found = agent_certificate.read(data)
@@ -136,6 +134,22 @@ class Gate:
         except agent_certificate.CertificateError as error:
             raise _certificate_refusal("NOT_VALID", f"its certificate does not count here: {error}") from error
         return found.line()
+
+
+def certificate_required() -> bool:
+    """Whether the agent's configuration `requireCertificate`, which its recipe puts into VARIABLE, says so. Raises OSError."""
+    given = os.environ.get(VARIABLE, "").strip().lower()
+    if given.startswith("{configuration:"):
+        return False  # the nucleus left the placeholder: a configuration from before there was this key
+    if given not in ("", "true", "false"):
+        raise OSError(f"requireCertificate is {given!r} in the configuration, it must be true or false")
+    return given == "true"
+
+
+def check_settings(settings: agent_settings.Settings) -> None:
+    """Reads every section that means something to a module of its own; raises agent_settings.SettingsError."""
+    agent_trial_rules.read(settings.trial)
+    agent_replay.read(settings.replay)
 
 
 _stuck: list[threading.Thread] = []

@@ -9,6 +9,7 @@ from typing import Any
 import agent_budget
 import agent_check
 import agent_entry
+import agent_gate
 import agent_guard
 import agent_load
 import agent_memory
@@ -39,13 +40,14 @@ class Serving:
 
 @dataclass(frozen=True)
 class Package:
-    """A model that may be loaded: its bytes, its manifest, and what the table says of it."""
+    """A model that may be loaded: its bytes, its manifest, and what the table says of it; `limit_s` 0: however long it takes."""
 
     alias: str
     held: agent_entry.Held
     manifest: agent_check.Manifest
     model: bytes
     settings: agent_settings.Settings
+    limit_s: float = 0.0
 
 
 def read_settings(text: str) -> agent_settings.Settings:
@@ -69,13 +71,12 @@ class Loader:
         data, model = self._registry.copy(held.key)
         return Package(alias, held, agent_check.read_manifest(data), model, read_settings(held.settings))
 
-    def need(self, package: Package) -> agent_budget.Need:
-        """What the model is going to take: as measured last time, or an estimate."""
-        known = self._registry.costs.get(package.held.key)
+    def need(self, alias: str, held: agent_entry.Held, size: int, isolated: bool) -> agent_budget.Need:
+        """What a model with a file of `size` bytes is going to take: as measured last time, or an estimate."""
+        known = self._registry.costs.get(held.key)
         if known is None:
-            expected = agent_budget.estimate(len(package.model), package.settings.isolated)
-            return agent_budget.Need(package.alias, package.held.version, expected, False)
-        return agent_budget.Need(package.alias, package.held.version, known.memory_bytes, True)
+            return agent_budget.Need(alias, held.version, agent_budget.estimate(size, isolated), False)
+        return agent_budget.Need(alias, held.version, known.memory_bytes, True)
 
     def seconds(self, key: str, size: int) -> float:
         """How long a load is going to take: as measured last time, or an estimate."""
@@ -87,10 +88,14 @@ class Loader:
         held = package.held
         self._allocator.trim()
         before, started = agent_memory.own_bytes(), time.monotonic()
-        model: Any = agent_load.load(package.manifest, package.model, package.settings)
+        model: Any = _loaded(package)
         load_s = time.monotonic() - started
         self._allocator.trim()
-        apart = agent_memory.process_bytes(model.pid) if getattr(model, "pid", 0) else 0
+        apart = 0
+        if getattr(model, "pid", 0):
+            apart = agent_memory.process_bytes(model.pid) + len(
+                package.model
+            )  # its process, and the memory it starts from
         # At least its weights: requests that end meanwhile give memory back, too.
         memory = max(agent_memory.own_bytes() - before + apart, len(package.model))
         self._registry.learn(held.key, agent_registry.Cost(memory, round(load_s, 3)))
@@ -98,6 +103,16 @@ class Loader:
         size = len(package.model)
         return Serving(guard, held.component, held.version, size, held.key, memory, package.settings)
 
-    def free(self) -> None:
-        """Gives the memory of models that were let go back to the system."""
-        self._allocator.trim()
+    def free(self, collect: bool = False) -> None:
+        """Gives the memory of models that were let go back to the system; `collect` as agent_memory's `trim`."""
+        self._allocator.trim(collect)
+
+
+def _loaded(package: Package) -> Any:
+    if not package.limit_s:
+        return agent_load.load(package.manifest, package.model, package.settings)
+    return agent_gate.bounded(
+        "load with its golden samples",
+        package.limit_s,
+        lambda: agent_load.load(package.manifest, package.model, package.settings),
+    )

@@ -40,9 +40,14 @@ class Allocator:
         self._trim = found
         self.told = "" if found is not None else "this C library cannot give memory back (no malloc_trim)"
 
-    def trim(self) -> None:
-        """Gives free memory back to the system."""
-        gc.collect()
+    def trim(self, collect: bool = False) -> None:
+        """Gives free memory back to the system.
+
+        `collect` also finds what only a cycle holds, as an error does with the frames it went through. It stops every
+        thread for 10 ms or more, so it is for what went wrong, not for an exchange under load.
+        """
+        if collect:
+            gc.collect()
         if self._trim is not None:
             self._trim(0)
 

@@ -16,12 +16,14 @@ from typing import Any
 import agent_budget
 import agent_check
 import agent_entry
+import agent_gate
 import agent_loader
 import agent_registry
 import agent_room
 import agent_settings
 import agent_signature
 import agent_table
+import agent_verdicts
 
 MODEL_LIMIT_BYTES = 512 * 1024 * 1024
 MANIFEST_LIMIT_BYTES = 1024 * 1024
@@ -41,7 +43,7 @@ class Offer:
 
 
 class Gate:
-    """Takes offers into `room` and records them by `change(alias, event)`."""
+    """Takes offers that pass `admission` into `room` and records them by `change(alias, event)`."""
 
     def __init__(
         self,
@@ -50,6 +52,8 @@ class Gate:
         root: Path | None,
         change: Callable[..., Any],
     ) -> None:
+        self.store = registry.folder
+        self.admission = agent_gate.Gate(agent_verdicts.Verdicts(registry.folder), root)
         self._registry = registry
         self._room = room
         self._root = root  # of the nucleus, where it says whom it trusts
@@ -58,27 +62,24 @@ class Gate:
     def take(self, offer: Offer, data: bytes) -> str:
         """Does what the offer asks for and returns a line that says so; `data` is model.json. Raises RefusedError."""
         started = time.monotonic()
+        agent_gate.check_settings(offer.settings)
         package = self._read(offer, data)
         known = self._known(offer, package)
         if known:
             return known
-        files = {"model.json": data, package.manifest.file: package.model}
-        self._judge(offer, files)
         entry = self._registry.aliases.get(offer.alias)
-        trying = bool(offer.settings.trial.get("mode")) and entry is not None and offer.alias in self._room.serving
-        with self._room.arrival(package, self._way(offer, trying)) as new:
-            event = agent_table.TrialBegun if trying else agent_table.Accepted
-            self._change(
-                offer.alias,
-                event(package.held, offer.owner),
-                lambda: self._registry.keep(data, package.manifest.file, package.model),
-            )
-            if trying:
-                self._room.try_out(offer.alias, new)
-            else:
-                self._room.install(offer.alias, new)
+        trying = bool(offer.settings.trial) and entry is not None and offer.alias in self._room.serving
+        judged = self._judged(offer, data, package)
+        said = self.admission.examine(judged)
+        try:
+            compared = self._admit(judged, package, offer, trying)
+        except agent_check.RefusedError as error:
+            self.admission.keep(judged, error)
+            raise
+        self.admission.keep(judged, None)
+        figures = "".join(f"; {each}" for each in (said, compared) if each)
         self._room.settle(agent_room.DRAIN_S)
-        what, took = f"{offer.component} {offer.version}", f"checked in {time.monotonic() - started:.2f} s"
+        what, took = f"{offer.component} {offer.version}", f"checked in {time.monotonic() - started:.2f} s{figures}"
         if trying and entry is not None:
             mode = offer.settings.trial["mode"]
             return (
@@ -86,6 +87,25 @@ class Gate:
             )
         before = f"before: {entry.serving.component} {entry.serving.version}; " if entry else ""
         return f"{offer.alias} now answers with {what} ({before}{took})"
+
+    def _admit(self, judged: agent_gate.Offer, package: agent_loader.Package, offer: Offer, trying: bool) -> str:
+        """Takes the model through the rest of the gate into its place; returns the figures of its replay."""
+        with self._room.arrival(package, self._way(offer, trying)) as new:
+            serving = self._room.serving.get(offer.alias)
+            compared = self.admission.replay(
+                offer.alias, offer.settings, new.model, None if serving is None else serving.model
+            )
+            event = agent_table.TrialBegun if trying else agent_table.Accepted
+            self._change(
+                offer.alias,
+                event(package.held, offer.owner),
+                lambda: self._registry.keep(judged.data, package.manifest.file, package.model),
+            )
+            if trying:
+                self._room.try_out(offer.alias, new)
+            else:
+                self._room.install(offer.alias, new)
+        return compared
 
     def _read(self, offer: Offer, data: bytes) -> agent_loader.Package:
         manifest = agent_check.read_manifest(data)
@@ -97,16 +117,20 @@ class Gate:
             agent_settings.text(offer.settings),
             str(offer.folder),
         )
-        return agent_loader.Package(offer.alias, held, manifest, model, offer.settings)
+        return agent_loader.Package(offer.alias, held, manifest, model, offer.settings, agent_gate.LOAD_S)
 
-    def _judge(self, offer: Offer, files: dict[str, bytes]) -> None:
-        try:
-            signed = (offer.component, offer.version)
-            if offer.chosen:
+    def _judged(self, offer: Offer, data: bytes, package: agent_loader.Package) -> agent_gate.Offer:
+        """What the gate is to judge: for the caller's alias it goes by what the signed manifest names."""
+        signed = (offer.component, offer.version)
+        if offer.chosen:
+            try:
                 signed = agent_signature.signed_for(offer.folder, self._root)
-            agent_signature.judge(*signed, files, offer.folder, self._root)
-        except agent_signature.UnsignedError as error:
-            raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
+            except agent_signature.UnsignedError as error:
+                raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
+        held = package.held
+        return agent_gate.Offer(
+            *signed, offer.folder, package.manifest, data, package.model, held.key, package.settings
+        )
 
     def _way(self, offer: Offer, trying: bool) -> agent_budget.Way:
         way = agent_budget.Way(offer.settings.swap)

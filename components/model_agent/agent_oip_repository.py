@@ -93,7 +93,7 @@ class Repository:
             manifest = agent_check.read_manifest(_manifest(folder))
             if manifest.name != name:
                 raise agent_check.RefusedError(f"its model.json is that of '{manifest.name}'")
-            print(f"load: {self._aliases.offer(OWNER, manifest.version, folder)}", flush=True)
+            print(f"load: {self._aliases.load(OWNER, name, folder, replace=True)}", flush=True)
         except agent_check.RefusedError as error:
             print(f"refused {OWNER} {name}: {error}", flush=True)
             raise agent_oip.wrong(f"failed to load '{name}', {error}") from None

@@ -19,6 +19,8 @@ from typing import Any
 
 import agent_agreement
 import agent_check
+import agent_engine
+import agent_guard
 import numpy as np
 
 Array = np.ndarray[Any, Any]
@@ -74,8 +76,10 @@ def run(terms: Terms, roots: Sequence[Path], alias: str, new: Any, serving: Any,
             return None
         try:
             want = serving.predict(inputs) if inputs else {}
-        except agent_check.InputError:
+        except (agent_check.InputError, agent_engine.NotReadyError):
             want = {}
+        except agent_guard.GoneError:
+            break  # it had to leave the memory for the new one
         if not want:
             skipped += 1
             continue
@@ -101,7 +105,7 @@ def newest(roots: Sequence[Path], alias: str, declared: Sequence[agent_check.Ten
 def _compare(measure: agent_agreement.Measure, new: Any, inputs: dict[str, Array], want: dict[str, Array]) -> str:
     try:
         return agent_agreement.dispute(measure, want, new.predict(inputs))
-    except agent_check.InputError as error:
+    except (agent_check.InputError, agent_engine.NotReadyError) as error:
         return str(error)
 
 

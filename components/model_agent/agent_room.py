@@ -45,6 +45,7 @@ class Room:
         self._loader = agent_loader.Loader(registry)
         self._changed = threading.Condition()  # its lock is reentrant
         self._settled_at: dict[str, float] = {}
+        self._litter = False  # a load failed; its error may still hold what was loaded
 
     @property
     def told(self) -> str:
@@ -108,9 +109,10 @@ class Room:
             each.model.wait(max(0.0, end - time.monotonic()))
         with self._changed:
             left = [each for each in self._leaving if not each.model.gone]
-            if len(left) < len(self._leaving):
+            if len(left) < len(self._leaving) or self._litter:
                 self._leaving = left
-                self._loader.free()
+                self._loader.free(collect=self._litter)
+                self._litter = False
 
     def _drop(self, alias: str, instead: agent_loader.Serving | None = None) -> None:
         self._leave(self.candidates.pop(alias, None), instead, self.serving.get(alias))
@@ -126,17 +128,15 @@ class Room:
         alias, old = package.alias, self.serving.get(package.alias)
         if old is None or old.model.gone:
             way = agent_budget.Way.SPILL  # nothing to exchange: others make room
-        decision = self._decide(package, way)
-        self._make_room(package, decision)
+        decision = self._make_room(self._need(package), way)
         if decision.action is agent_budget.Action.REPLACE and old is not None:
             return self._replace(package, old)
-        new = self._loader.load(package)
+        new = None
         try:
-            decision = self._decide(package, way)  # by what was measured
-            self._make_room(package, decision)
+            new = self._loader.load(package)
+            decision = self._make_room(self._need(package), way)  # by what was measured
         except agent_check.RefusedError:
-            new.model.retire()
-            self._loader.free()
+            self._undo(alias, new)
             raise
         if decision.action is agent_budget.Action.REPLACE and old is not None:
             self._gap.add(alias)
@@ -161,11 +161,14 @@ class Room:
             self._undo(alias, None)
             raise _busy(package.alias, drain_s)
         self._loader.free()
+        left_s = gap_s - (time.monotonic() - started) - self._loader.seconds(old.digest, old.size)
+        limit_s = min(package.limit_s or left_s, max(0.1, left_s))
+        new = None
         try:
-            new = self._loader.load(package)
-            self._make_room(package, self._decide(package, agent_budget.Way.OVERLAP))
+            new = self._loader.load(dataclasses.replace(package, limit_s=limit_s))
+            self._make_room(self._need(package), agent_budget.Way.OVERLAP)
         except agent_check.RefusedError as error:
-            self._undo(alias, None)
+            self._undo(alias, new)
             taken_s = time.monotonic() - started
             raise agent_check.RefusedError(
                 f"{error} ({old.version} was back after {taken_s:.2f} s)", error.code
@@ -174,21 +177,22 @@ class Room:
 
     def _undo(self, alias: str, new: agent_loader.Serving | None) -> None:
         """The old model answers again, if it had to go."""
+        self._litter = True
         if self.serving.get(alias) is new and new is not None:
             return  # it was installed before something else failed
         if new is not None and self.candidates.get(alias) is not new:
             new.model.retire()
+        had_to_go = alias in self._gap
         self._arriving.pop(alias, None)
         self._gap.discard(alias)
         self._loader.free()
         old = self.serving.get(alias)
-        if old is not None and old.model.gone and self._registry.aliases.get(alias) is not None:
+        if old is not None and old.model.gone and had_to_go and self._registry.aliases.get(alias) is not None:
+            held = self._registry.aliases[alias].serving
             with contextlib.suppress(
                 agent_check.RefusedError, agent_registry.StoreError
-            ):  # then the next request tries
-                self.serving[alias] = self._loader.load(
-                    self._loader.fetch(alias, self._registry.aliases[alias].serving)
-                )
+            ):  # the next request tries again
+                self.serving[alias] = self._loader.load(self._loader.fetch(alias, held))
         self._changed.notify_all()
 
     def _slots(self) -> list[agent_budget.Slot]:
@@ -200,13 +204,14 @@ class Room:
         apart = [*self.candidates.items(), *self._arriving.items(), *((each.component, each) for each in self._leaving)]
         return slots + [_slot(alias, each, True) for alias, each in apart if not each.model.gone]
 
-    def _decide(self, package: agent_loader.Package, way: agent_budget.Way) -> agent_budget.Decision:
-        return agent_budget.decide(self.budget_bytes, self._slots(), self._loader.need(package), way)
+    def _need(self, package: agent_loader.Package) -> agent_budget.Need:
+        return self._loader.need(package.alias, package.held, len(package.model), package.settings.isolated)
 
-    def _make_room(self, package: agent_loader.Package, decision: agent_budget.Decision) -> None:
-        """Evicts the victims; raises agent_check.RefusedError where there is no room."""
+    def _make_room(self, need: agent_budget.Need, way: agent_budget.Way) -> agent_budget.Decision:
+        """Evicts who has to go; raises agent_check.RefusedError where there is no room."""
+        decision = agent_budget.decide(self.budget_bytes, self._slots(), need, way)
         if decision.action is agent_budget.Action.REFUSE:
-            what = f"{package.alias} {package.held.version}"
+            what = f"{need.alias} {need.version}"
             raise agent_check.RefusedError(f"no memory for {what}: {decision.figures}; {ADVICE}", "RESOURCE_EXHAUSTED")
         for alias in decision.victims:
             victim = self.serving[alias]
@@ -215,6 +220,7 @@ class Room:
             self._loader.free()
             victim.model.manifest = dataclasses.replace(victim.model.manifest, golden=())
             self._note(alias, agent_table.Evicted())
+        return decision
 
     # ---- out of memory, and back -------------------------------------------------------------------------------------
 
@@ -223,7 +229,9 @@ class Room:
         package = self._loader.fetch(alias, held)
         with self._changed:
             self.serving[alias] = parked(package)
-            decision = self._decide(package, agent_budget.Way.OVERLAP)
+            decision = agent_budget.decide(
+                self.budget_bytes, self._slots(), self._need(package), agent_budget.Way.OVERLAP
+            )
             if decision.action is agent_budget.Action.REFUSE:
                 self._note(alias, agent_table.Evicted())  # the next request to it brings it in
                 return
@@ -250,12 +258,15 @@ class Room:
             serving, entry = self.serving.get(alias), self._registry.aliases.get(alias)
             if serving is None or entry is None or not serving.model.closed:
                 return ""
-            return self._reload(alias, entry.serving)
+            return self._reload(alias, entry.serving, serving)
         finally:
             self._changed.release()
 
-    def _reload(self, alias: str, held: agent_entry.Held) -> str:
+    def _reload(self, alias: str, held: agent_entry.Held, parked: agent_loader.Serving) -> str:
         try:
+            if held.key == parked.digest:  # reading the copy costs more than knowing that there is no room
+                need = self._loader.need(alias, held, parked.size, parked.settings.isolated)
+                self._make_room(need, agent_budget.Way.SPILL)
             self.serving[alias] = self._bring(self._loader.fetch(alias, held), agent_budget.Way.SPILL)
         except agent_registry.StoreError as error:
             self._note(alias, agent_table.Damaged(held.key, f"{held.version}: {error}"))

@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import agent_aliases
+import agent_bundles
 import agent_engine
+import agent_gate
 import agent_observing
 import agent_predictions
 import agent_report
+import agent_trials
 
 
 class Service(Protocol):
@@ -71,8 +74,17 @@ def start(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: age
     del given  # of the services to come
     reporter = agent_report.open_reporter()
     observing = agent_observing.Observing(aliases, engine, reporter)
+    trials = agent_trials.Trials(aliases, reporter, observing.captures.disagreed)
+    engine.observers.append(trials.observe)
+    engine.route, engine.fell_back = trials.route, trials.fell_back
+    admission = aliases.gate.admission
+    admission.require_certificate = agent_gate.certificate_required()
+    admission.captures = [*admission.captures, observing.capture_root]
     operations = {"capture": observing.capture, "release_hold": lambda header: _release_hold(aliases, header)}
-    return Services((Reports(reporter), Leases(aliases), *observing.services), operations)
+    operations |= {"trial": trials.answer}
+    bundles = agent_bundles.Bundles(aliases)
+    operations |= {"apply_bundle": bundles.apply, "release_bundle": bundles.release}
+    return Services((Reports(reporter), Leases(aliases), trials, *observing.services), operations)
 
 
 def _release_hold(aliases: agent_aliases.Aliases, header: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ import agent_settings
 SHADOW, CANARY = "shadow", "canary"
 PROMOTED, REFUSED = "promoted", "refused"
 DISAGREES, UNDECIDED = "TRIAL_DISAGREES", "UNDECIDED"
-FIRST_REFUSAL = 10
+FIRST_REFUSAL = 20
 GROWTH = 1.25
 _YEAR_S = 366 * 86400.0
 _WORDS = {"mode": (SHADOW, CANARY), "undecided": ("refuse", "promote")}

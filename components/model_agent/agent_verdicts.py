@@ -5,11 +5,13 @@ bytes, another runtime or other settings the model is judged anew. `verdicts.jso
 
     {"verdicts": [{"digest", "runtime", "settings", "accepted", "code", "reason", "at": epoch seconds}, ...]}   oldest first
 
-Not every refusal is a verdict: those of NOT_FINAL say something about the moment or the caller, not about the model.
+Not every refusal is a verdict: those of NOT_FINAL say something about the moment or the caller, not about the model; and a
+signature or certificate is judged anew each time, which costs nothing, because whom the device trusts can change.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -20,12 +22,8 @@ import agent_durable
 
 LIMIT = 256
 EARLIER = "(decided earlier)"
-# A certificate and a signature are judged anew each time, which costs nothing: whom the device trusts can change.
 NOT_FINAL = frozenset(
-    {
-        *("GATE_TIMEOUT", "RESOURCE_EXHAUSTED", "BUSY", "FAILED_PRECONDITION", "PERMISSION_DENIED", "UNAUTHENTICATED"),
-        *("CERTIFICATE_MISSING", "CERTIFICATE_NOT_VALID", "CERTIFICATE_NOT_SIGNED"),
-    }
+    ("GATE_TIMEOUT", "RESOURCE_EXHAUSTED", "BUSY", "FAILED_PRECONDITION", "GAP_TOO_SHORT", "PERMISSION_DENIED")
 )
 
 
@@ -43,23 +41,21 @@ _Key = tuple[str, str, str]
 
 
 class Verdicts:
-    """The verdicts kept in `folder`; any thread may ask and add."""
+    """The verdicts kept in `folder`; any thread may ask and add.
+
+    They are read when they are first asked for: until then a predecessor of this agent may still write (agent_takeover.py).
+    """
 
     def __init__(self, folder: Path, limit: int = LIMIT) -> None:
         self._path = folder / "verdicts.json"
         self._limit = limit
         self._lock = threading.Lock()
-        self.repaired = ""  # a line about a damaged file
-        try:
-            self._known = _read(agent_durable.read(self._path))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            self._known = {}
-            self.repaired = agent_durable.put_aside(self._path, error)
+        self._read: dict[_Key, Verdict] | None = None
 
     def find(self, digest: str, runtime: str, settings_text: str) -> Verdict | None:
         """What was decided about exactly this, or None."""
         with self._lock:
-            return self._known.get((digest, runtime, settings_text))
+            return self._known().get((digest, runtime, settings_text))
 
     def keep(
         self, digest: str, runtime: str, settings_text: str, accepted: bool, code: str = "", reason: str = ""
@@ -70,22 +66,32 @@ class Verdicts:
         key = (digest, runtime, settings_text)
         verdict = Verdict(accepted, code, reason, time.time())
         with self._lock:
-            known = self._known.get(key)
+            all_known = self._known()
+            known = all_known.get(key)
             if known is not None and (known.accepted, known.code, known.reason) == (accepted, code, reason):
                 return True
-            new = {name: each for name, each in self._known.items() if name != key} | {key: verdict}
+            new = {name: each for name, each in all_known.items() if name != key} | {key: verdict}
             for oldest in list(new)[: max(0, len(new) - self._limit)]:
                 del new[oldest]
             agent_durable.write(self._path, {"verdicts": [_record(name, each) for name, each in new.items()]})
-            self._known = new
+            self._read = new
             return True
+
+    def _known(self) -> dict[_Key, Verdict]:
+        if self._read is None:
+            try:
+                self._read = _verdicts(agent_durable.read(self._path))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                print(agent_durable.put_aside(self._path, error), file=sys.stderr, flush=True)
+                self._read = {}
+        return self._read
 
 
 def _record(key: _Key, verdict: Verdict) -> dict[str, Any]:
     return {**dict(zip(("digest", "runtime", "settings"), key, strict=True)), **asdict(verdict)}
 
 
-def _read(content: Any) -> dict[_Key, Verdict]:
+def _verdicts(content: Any) -> dict[_Key, Verdict]:
     found = {}
     for each in content["verdicts"] if content is not None else ():
         key = (str(each["digest"]), str(each["runtime"]), str(each["settings"]))

@@ -85,7 +85,7 @@ def test_trial_when_repeated_at_the_edge_then_it_is_wrong_no_more_often_than_sta
 
 @pytest.mark.parametrize(
     ("agreement", "right", "most"),
-    [(1.0, rules.PROMOTED, 100), (0.99, rules.PROMOTED, 1000), (0.8, rules.REFUSED, 300), (0.0, rules.REFUSED, 10)],
+    [(1.0, rules.PROMOTED, 100), (0.99, rules.PROMOTED, 1000), (0.8, rules.REFUSED, 300), (0.0, rules.REFUSED, 20)],
 )
 def test_trial_when_the_model_is_clearly_good_or_bad_then_it_ends_soon_and_rightly(
     agreement: float, right: str, most: int
@@ -147,7 +147,7 @@ def test_decision_when_counts_are_any_then_looks_only_grow_and_the_end_fits_the_
 
 @pytest.mark.parametrize("bad", ["disagreed", "errors", "slow"])
 def test_decision_when_a_sample_is_bad_in_any_way_then_it_counts_against_the_model(bad: str) -> None:
-    seen: Any = {bad: 10}
+    seen: Any = {bad: 20}
 
     _, end = rules.decide(TERMS, rules.Counts(**seen))
 

@@ -1,0 +1,285 @@
+"""All trials of one agent: begun for every candidate, kept over crashes, ended by promotion or refusal, and told.
+
+`trials.json` in the store has one record for each trial that runs and the newest ENDED_LIMIT that ended. It is written every
+agent_trial.SAVE_S while samples come, before each look counts, and at the end: what a crash takes are samples, and none is
+counted twice. The end is written before it is acted on, and acted on again after a crash in between:
+
+    decided (outcome in the record) -> a refusal into agent_verdicts.py -> agent_aliases promotes or drops -> reported -> acted
+
+A candidate that is gone without an outcome (withdrawn, or another was offered) ends as SUPERSEDED. Its time is the agent's run
+time: a device that was off has seen nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import agent_aliases
+import agent_check
+import agent_durable
+import agent_engine
+import agent_gate
+import agent_predictions
+import agent_report
+import agent_settings
+import agent_trial
+import agent_trial_rules
+
+ENDED_LIMIT = 32
+RUNNING, SUPERSEDED = "running", "superseded"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial on disk; `outcome` is RUNNING, SUPERSEDED or one of agent_trial_rules, times are epoch seconds."""
+
+    alias: str
+    component: str
+    version: str
+    digest: str
+    settings: str
+    counts: agent_trial_rules.Counts
+    began_at: float
+    outcome: str = RUNNING
+    code: str = ""
+    reason: str = ""
+    ended_at: float = 0.0
+    acted: bool = False
+
+    def of(self, candidate: Any) -> bool:
+        """Whether it is the trial of this candidate, with these settings."""
+        return candidate is not None and (self.digest, self.version, self.settings) == (
+            candidate.digest,
+            candidate.version,
+            agent_settings.text(candidate.settings),
+        )
+
+
+class Trials:
+    """A service, an observer, and the route of the engine; `disagreed` takes what a trial's model answers otherwise."""
+
+    def __init__(
+        self,
+        aliases: agent_aliases.Aliases,
+        reporter: agent_report.Publisher,
+        disagreed: Callable[[agent_engine.Observation], None] = lambda observation: None,
+    ) -> None:
+        self._aliases = aliases
+        self._reporter = reporter
+        self._disagreed = disagreed
+        self._path = aliases.gate.store / "trials.json"
+        self._lock = threading.RLock()  # of the records and of their file
+        self._running: dict[str, agent_trial.Trial] = {}
+        self._records: dict[str, Record] = {}  # by alias: the one that runs
+        self._ended: list[Record] = []
+        self._lines: list[str] = []
+        try:
+            self._read(agent_durable.read(self._path))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self._records, self._ended = {}, []
+            self._lines.append(agent_durable.put_aside(self._path, error))
+
+    # ---- the serving threads' part -----------------------------------------------------------------------------------
+
+    def observe(self, observation: agent_engine.Observation) -> None:
+        """Called by the engine after each answer."""
+        trial = self._running.get(observation.alias)
+        if trial is not None:
+            trial.observe(observation)
+
+    def route(self, alias: str, serving: Any) -> Any:
+        """Who answers one request."""
+        trial = self._running.get(alias)
+        if trial is None or trial.ending or trial.terms.mode != agent_trial_rules.CANARY:
+            return serving
+        return trial.canary(serving)
+
+    def fell_back(self, observation: agent_engine.Observation, why: str) -> None:
+        """Called by the engine for a request that the candidate could not answer and the serving model did."""
+        trial = self._running.get(observation.alias)
+        if trial is not None:
+            trial.fell_back(observation, why)
+
+    # ---- the service -------------------------------------------------------------------------------------------------
+
+    def tick(self) -> list[str]:
+        """Begins trials of new candidates, ends those whose candidate is gone."""
+        with self._lock:
+            known = {row["alias"] for row in self._aliases.listed()} | set(self._records)
+            candidates = {alias: self._aliases.candidate(alias) for alias in known}
+        for alias, candidate in candidates.items():
+            self._follow(alias, candidate)
+        with self._lock:
+            lines, self._lines = self._lines, []
+        return lines
+
+    def close(self) -> None:
+        """Stops them and keeps what they counted."""
+        for trial in list(self._running.values()):
+            trial.stop()
+            if not trial.ending:
+                self._save(trial)
+        self._running = {}
+
+    def answer(self, header: Mapping[str, Any]) -> dict[str, Any]:
+        """The operation `trial`: {"alias": one, or none for all} -> {"trials": [...]}, those that run first."""
+        alias = agent_predictions.text(header, "alias") if "alias" in header else ""
+        return {"ok": True, "trials": self.listed(alias)}
+
+    def listed(self, alias: str = "") -> list[dict[str, Any]]:
+        """What is known of trials, the running ones first, then the latest."""
+        with self._lock:
+            records = [*(self._current(each) for each in self._records.values()), *reversed(self._ended)]
+        return [_fields(each) for each in records if alias in ("", each.alias)]
+
+    def _current(self, record: Record) -> Record:
+        """With its counts of this moment; a trial runs until its end was acted on."""
+        trial = self._running.get(record.alias)
+        counts = record.counts if trial is None or record.outcome != RUNNING else trial.counts()
+        return dataclasses.replace(record, counts=counts, outcome=RUNNING, code="", reason="", ended_at=0.0)
+
+    # ---- one trial ---------------------------------------------------------------------------------------------------
+
+    def _follow(self, alias: str, candidate: Any) -> None:
+        trial, record = self._running.get(alias), self._records.get(alias)
+        if trial is not None and trial.ending:
+            return  # its own thread is at it
+        if record is not None and record.outcome != RUNNING:
+            self._act(record)  # an earlier run was killed between the end and its consequences
+            return
+        if record is not None and not record.of(candidate):
+            self._supersede(record)
+            record = trial = None
+        if candidate is not None and trial is None:
+            self._begin(alias, candidate, record)
+
+    def _begin(self, alias: str, candidate: Any, known: Record | None) -> None:
+        try:
+            terms = agent_trial_rules.read(candidate.settings.trial)
+        except agent_settings.SettingsError as error:  # refused at the offer; a store written by another agent
+            self._say(f"trial of {alias} {candidate.version} cannot begin: {error}")
+            return
+        if terms is None:
+            return
+        record = known or Record(
+            alias,
+            candidate.component,
+            candidate.version,
+            candidate.digest,
+            agent_settings.text(candidate.settings),
+            agent_trial_rules.Counts(),
+            time.time(),
+        )
+        trial = agent_trial.Trial(alias, candidate, terms, record.counts, self._aliases.serving)
+        trial.save, trial.ended, trial.disagreed = self._save, self._end, self._disagreed
+        with self._lock:
+            self._records[alias] = record
+            self._write()
+            self._running[alias] = trial
+        trial.start()
+        what = "goes on with" if known else "begins with"
+        self._say(f"trial: {terms.mode} of {alias} {what} {candidate.version} ({record.counts.samples} samples)")
+
+    def _supersede(self, record: Record) -> None:
+        trial = self._running.pop(record.alias, None)
+        if trial is not None:
+            trial.stop()
+            record = dataclasses.replace(record, counts=trial.counts())
+        why = "its candidate is gone: another version was offered, or it was withdrawn"
+        ended = dataclasses.replace(
+            record, outcome=SUPERSEDED, code=SUPERSEDED.upper(), reason=why, ended_at=time.time(), acted=True
+        )
+        self._put_away(ended)
+        self._say(f"trial of {record.alias} {record.version} ended: {why}")
+
+    def _save(self, trial: agent_trial.Trial) -> None:
+        with self._lock:
+            record = self._records.get(trial.alias)
+            if record is not None and record.outcome == RUNNING and record.of(trial.candidate):
+                self._records[trial.alias] = dataclasses.replace(record, counts=trial.counts())
+                self._write()
+
+    def _end(self, trial: agent_trial.Trial, end: agent_trial_rules.End) -> None:
+        """Called on the trial's own thread."""
+        with self._lock:
+            record = self._records.get(trial.alias)
+            if record is None or not record.of(trial.candidate):
+                return  # it was superseded in this moment
+            decided = dataclasses.replace(
+                record,
+                counts=trial.counts(),
+                outcome=end.outcome,
+                code=end.code,
+                reason=end.reason,
+                ended_at=time.time(),
+            )
+            self._records[trial.alias] = decided
+            self._write()
+        self._act(decided)
+
+    def _act(self, record: Record) -> None:
+        """Does what was decided; may have happened already, in whole or in part, before a crash."""
+        alias, promoted = record.alias, record.outcome == agent_trial_rules.PROMOTED
+        if not promoted:
+            verdicts = self._aliases.gate.admission.verdicts
+            verdicts.keep(
+                record.digest, agent_gate.RUNTIME, record.settings, False, code=record.code, reason=record.reason
+            )
+        try:
+            if promoted:
+                line = self._aliases.promote(alias, f"{record.version} won its trial: {record.reason}", record.digest)
+            else:
+                line = self._aliases.drop_candidate(alias, record.code, record.reason, record.digest)
+        except agent_check.RefusedError as error:
+            line = (
+                f"{alias}: the trial of {record.version} ended as {record.outcome}, and nothing was left to do: {error}"
+            )
+        self._running.pop(alias, None)
+        self._put_away(dataclasses.replace(record, acted=True))
+        self._say(f"trial: {line}")
+
+    def _put_away(self, record: Record) -> None:
+        self._reporter.publish(record.alias, "trial", _fields(record))
+        with self._lock:
+            self._records.pop(record.alias, None)
+            self._ended = [*self._ended, record][-ENDED_LIMIT:]
+            self._write()
+
+    # ---- disk --------------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        records = [*self._records.values(), *self._ended]
+        agent_durable.write(self._path, {"trials": [dataclasses.asdict(each) for each in records]})
+
+    def _read(self, content: Any) -> None:
+        for given in content["trials"] if content is not None else ():
+            record = Record(**{**given, "counts": agent_trial_rules.Counts(**given["counts"])})
+            if record.acted:
+                self._ended.append(record)
+            else:
+                self._records[record.alias] = record
+
+    def _say(self, line: str) -> None:
+        with self._lock:
+            self._lines.append(line)
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    """A record as reports and listings have it."""
+    terms = agent_trial_rules.read(agent_settings.from_text(record.settings).trial)
+    said = {
+        "alias": record.alias,
+        "component": record.component,
+        "version": record.version,
+        "outcome": record.outcome,
+        "code": record.code,
+        "reason": record.reason,
+        "beganAt": record.began_at,
+        "endedAt": record.ended_at,
+    }
+    return said if terms is None else said | agent_trial_rules.figures(terms, record.counts)
