@@ -19,6 +19,7 @@ from nucleus.cli import daemon, exits, output
 from nucleus.host import places
 
 AGENT = "marram.ModelAgent"
+UNREACHABLE = "AGENT_UNREACHABLE"
 ANSWER_S = 60.0  # a model that comes back has to be loaded first
 _ANSWER_LIMIT_BYTES = 16 * 1024 * 1024
 _PRELUDE = struct.Struct(">II")
@@ -87,21 +88,30 @@ def _with_figures(row: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any
 
 def _asked(root: Path, header: dict[str, Any]) -> dict[str, Any]:
     """The header of the agent's answer. Raises exits.Failure for a refusal and for an agent that is not there."""
+    told = answer(root, header)
+    if told.get("ok") is not True:
+        code = exits.NOT_AUTHORISED if told.get("code") in ("PERMISSION_DENIED", "UNAUTHENTICATED") else exits.ERROR
+        what = (
+            told["message"]
+            if told.get("away")
+            else f"the model agent refused: {told.get('code')}: {told.get('message')}"
+        )
+        raise exits.Failure(what, code)
+    return told
+
+
+def answer(root: Path, header: dict[str, Any]) -> dict[str, Any]:
+    """The header of the agent's answer; one with `away`, code and message for an agent that is not there."""
     path = places.Places(root.absolute()).work(AGENT) / "agent.sock"
     try:
-        answer = _exchange(path, header)
+        return _exchange(path, header)
     except FileNotFoundError:
-        raise exits.Failure(
-            f"cannot reach the model agent: there is no {path}; is {AGENT} deployed and running?"
-        ) from None
+        code, why = UNREACHABLE, f": there is no {path}; is {AGENT} deployed and running?"
     except PermissionError:
-        raise exits.Failure(f"cannot reach the model agent: {path} is another user's", exits.NOT_AUTHORISED) from None
+        code, why = "PERMISSION_DENIED", f": {path} is another user's"
     except (OSError, ValueError) as error:
-        raise exits.Failure(f"cannot reach the model agent at {path}: {error}; see `marram logs {AGENT}`") from None
-    if answer.get("ok") is not True:
-        code = exits.NOT_AUTHORISED if answer.get("code") in ("PERMISSION_DENIED", "UNAUTHENTICATED") else exits.ERROR
-        raise exits.Failure(f"the model agent refused: {answer.get('code')}: {answer.get('message')}", code)
-    return answer
+        code, why = UNREACHABLE, f" at {path}: {error}; see `marram logs {AGENT}`"
+    return {"ok": False, "away": True, "code": code, "message": f"cannot reach the model agent{why}"}
 
 
 def _exchange(path: Path, header: dict[str, Any]) -> dict[str, Any]:

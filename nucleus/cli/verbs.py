@@ -62,6 +62,11 @@ VERBS = (
     ("model status", "nucleus.cli.models:status", "Shows one model of this device."),
     ("model release", "nucleus.cli.models:release", "Ends a hold: the desired version answers again."),
     ("model trial", "nucleus.cli.models:trial", "Shows how the trial of a new version stands."),
+    ("bundle", "", "Models in one file, for an OTA that is not ours and for devices without a network."),
+    ("bundle create", "nucleus.cli.bundle:create", "Writes a bundle: model, manifest, signature, runtime settings."),
+    ("bundle verify", "nucleus.cli.bundle:verify", "Checks a bundle, with nothing but trusted public keys."),
+    ("bundle apply", "nucleus.cli.bundle:apply", "Hands the model of a bundle to the model agent of this device."),
+    ("bundle release", "nucleus.cli.bundle:release", "Gives what a bundle serves back to deployments."),
     ("config", "", "The configuration of components."),
     ("config get", "nucleus.cli.config:get", "Shows a component's configuration, and where each value came from."),
 )
