@@ -158,8 +158,7 @@ def _verified(tx: Connection, received: _Received, claim: identity.Claim, now_ms
     key, session = _holder(tx, received.signed, claim, now_ms)
     identity.verify(claim, received.signed, key.secret, received.body, now_ms=now_ms)
     if session is not None:
-        found = received.found
-        session_permissions.require(session, found.route.operation, found.path.get("thing", ""))
+        session_permissions.require(session, received.found.route.operation, received.found.path)
     promised = received.signed.header("x-amz-content-sha256")
     unchecked = received.found.route.streams or (promised == _UNSIGNED and claim.service == router.Access.S3.value)
     if promised and not unchecked and promised != hashlib.sha256(received.body).hexdigest():

@@ -1,10 +1,12 @@
-"""What a device's temporary key may do on the operators' API: read, and of devices only itself.
+"""What a device's temporary key may do on the operators' API: read, of devices only itself, and bring objects of its own.
 
 There is no IAM here, so this is one fixed set for all role aliases. A temporary key is never an operator's key: what is
 not listed is refused, whatever the signature says.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from cloud.api import calls, components, core_devices, errors, s3, sts
 from cloud.store import role_aliases
@@ -30,9 +32,18 @@ _OF_ITSELF: frozenset[calls.Operation] = frozenset(
 )
 
 
-def require(session: role_aliases.Session, operation: calls.Operation, thing: str) -> None:
-    """Raises ApiError 403; `thing` is the core device named by the call's path, if any."""
-    if operation in _READS or (operation in _OF_ITSELF and thing == session.thing):
+def require(session: role_aliases.Session, operation: calls.Operation, path: Mapping[str, str]) -> None:
+    """Raises ApiError 403; `path` are the parts of the call's path: `thing` is a core device, `key` an object's.
+
+    Objects below `things/<thing>/` of any bucket are the device's own, as with the policy variable
+    `${credentials-iot:ThingName}` in AWS: captures and logs go there.
+    """
+    if operation in _READS or (operation in _OF_ITSELF and path.get("thing", "") == session.thing):
         return
-    why = "temporary credentials of devices may only read objects, components and the device's own state"
+    if operation is s3.put and path.get("key", "").startswith(f"things/{session.thing}/"):
+        return
+    why = (
+        "temporary credentials of devices may only read objects, components and the device's own state, "
+        f"and put objects below things/{session.thing}/"
+    )
     raise errors.denied(f"{session.thing} may not do this: {why}")

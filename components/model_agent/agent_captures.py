@@ -212,7 +212,7 @@ class Captures:
             while not self._intake.closed or self._intake.waiting:
                 chosen = self._intake.take(_LOOK_AGAIN_S)
                 if chosen is not None and self.store is not None:
-                    self._keep(chosen, self.store)
+                    self._kept(chosen, self.store)
 
     def _opens(self, stack: contextlib.ExitStack) -> bool:
         try:
@@ -225,6 +225,12 @@ class Captures:
             self._say(f"captures: {self.store.repaired}")
         self._opened.set()
         return True
+
+    def _kept(self, chosen: _Chosen, store: agent_capture.Capture) -> None:
+        try:
+            self._keep(chosen, store)
+        except Exception as error:  # strange tensors of one request must not end the captures of all others
+            self._say(f"captures: a request of {chosen.alias} was not kept: {error!r}")
 
     def _keep(self, chosen: _Chosen, store: agent_capture.Capture) -> None:
         watched = self._watched.get(chosen.alias)

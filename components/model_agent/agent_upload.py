@@ -2,10 +2,11 @@
 
 The configuration `captureUpload` of the agent's recipe, as JSON in MARRAM_CAPTURE_UPLOAD; without a bucket nothing is sent:
 
-    {"bucket": "captures", "prefix": "sme-capture", "endpoint": "", "region": "", "bytesPerDay": 104857600}
+    {"bucket": "captures", "prefix": "things/{thing}", "endpoint": "", "region": "", "bytesPerDay": 104857600}
 
-`endpoint` empty is AWS's own; with one, `<endpoint>/<bucket>/<key>` is asked. Credentials are the component's, from the
-token exchange of its nucleus. A unit is its tensors and then the lines that name them, each under a key that is always the same:
+`endpoint` empty is AWS's own; with one, `<endpoint>/<bucket>/<key>` is asked. `{thing}` in the prefix is the thing's name, so
+that a policy can bind a device to its own keys (`${credentials-iot:ThingName}`). Credentials are the component's, from the
+token exchange of its nucleus. A unit is its tensors and then the lines that name them, each under a key that never changes:
 
     <prefix>/<fleet>/<model>/<YYYY>/<MM>/<DD>/<HH>/<thing>-<store>-<number>.jsonl     and <number>.tensors/... beside it
 
@@ -51,7 +52,7 @@ class Uploads:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._bucket = agent_s3.Bucket(destination, clock)
-        self._prefix = destination.prefix
+        self._prefix = destination.prefix.replace("{thing}", thing)
         self._bytes_per_day = bytes_per_day
         self._folder = folder
         self._thing = thing
@@ -102,7 +103,7 @@ class Uploads:
                 self._send_all(store)
                 pause_s, failures = LOOK_S, 0
                 self._note(error="")
-            except (OSError, agent_s3.S3Error) as error:
+            except Exception as error:  # of a network, a disk, a file: none may end the uploads for good
                 failures += 1
                 pause_s = pause_after(failures, self._random.random())
                 self._note(error=f"{type(error).__name__}: {error}"[:300])

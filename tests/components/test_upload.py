@@ -110,7 +110,13 @@ class Scene:
 
     @contextlib.contextmanager
     def uploading(self, bytes_per_day: int = 1 << 30, **changes: str) -> Iterator[agent_upload.Uploads]:
-        given = {"bucket": BUCKET, "prefix": "sme", "endpoint": self.endpoint, "region": clouds.REGION, **changes}
+        given = {
+            "bucket": BUCKET,
+            "prefix": "things/{thing}",
+            "endpoint": self.endpoint,
+            "region": clouds.REGION,
+            **changes,
+        }
         destination = agent_s3.read(given)
         assert destination is not None
         made = agent_upload.Uploads(
@@ -194,7 +200,7 @@ def test_upload_when_hours_are_over_then_all_is_in_the_cloud_and_no_more_here(sc
     assert figures["bytes"] == figures["today"] == sum(len(body) for body in scene.objects().values())
     hour = datetime.datetime.fromtimestamp(scene.now - 3600, datetime.UTC).strftime("%Y/%m/%d/%H")
     (key,) = [key for key in scene.objects() if f"/{hour}/" in key]
-    assert key.startswith(f"sme/default/a/{hour}/crane-")
+    assert key.startswith(f"things/crane/default/a/{hour}/crane-")
     assert scene.exchange.asked == 1
 
 

@@ -104,6 +104,30 @@ def test_credentials_when_used_to_write_or_administer_then_denied(service: runni
     assert greengrass.list_components()["components"] == []
 
 
+def test_credentials_when_objects_are_the_devices_own_then_put_and_nothing_else(
+    service: running_service.Service,
+) -> None:
+    _alias(service)
+    found = _credentials(_allowed(service, "core1"))
+    s3 = service.client("s3")
+    s3.create_bucket(Bucket="data")
+    own = _as(service, "s3", found)
+
+    own.put_object(Bucket="data", Key="things/core1/captures/a.jsonl", Body=b"{}")
+
+    assert s3.get_object(Bucket="data", Key="things/core1/captures/a.jsonl")["Body"].read() == b"{}"
+    refused: tuple[Callable[[], Any], ...] = (
+        lambda: own.put_object(Bucket="data", Key="things/core2/a", Body=b"x"),
+        lambda: own.put_object(Bucket="data", Key="things/core1", Body=b"x"),
+        lambda: own.put_object(Bucket="data", Key="/things/core1/a", Body=b"x"),
+        lambda: own.create_multipart_upload(Bucket="data", Key="things/core1/a"),
+        lambda: own.delete_object(Bucket="data", Key="things/core1/captures/a.jsonl"),
+    )
+    for call in refused:
+        with pytest.raises(exceptions.ClientError, match="AccessDenied"):
+            call()
+
+
 def test_credentials_when_expired_or_token_is_wrong_then_refused(service: running_service.Service) -> None:
     _alias(service)
     found = _credentials(_allowed(service, "core1"))
