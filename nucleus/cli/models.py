@@ -35,6 +35,19 @@ _COLUMNS = {
     "ERRORS": "errors",
     "P99 MS": "p99_ms",
 }
+_OF_TRIALS = {
+    "ALIAS": "alias",
+    "VERSION": "version",
+    "MODE": "mode",
+    "OUTCOME": "outcome",
+    "CODE": "code",
+    "SAMPLES": "samples",
+    "AGREEMENT": "agreement",
+    "AT LEAST": "low",
+    "WANTED": "minimum",
+    "SECONDS": "elapsedSeconds",
+    "REASON": "reason",
+}
 
 
 @click.command("list")
@@ -66,13 +79,13 @@ def release(alias: str, root: Path) -> None:
 
 
 @click.command("trial")
-@click.argument("alias")
+@click.argument("alias", required=False)
 @daemon.option
 @output.option
-def trial(alias: str, root: Path, output_: str) -> None:
-    """Shows how the trial of a new version stands."""
-    answer = _asked(root, {"op": "trial", "alias": alias})
-    output.record("trial", {key: value for key, value in answer.items() if key != "ok"}, output_)
+def trial(alias: str | None, root: Path, output_: str) -> None:
+    """Shows how trials of new versions stand, those that run first; of all models or of one."""
+    found = _asked(root, {"op": "trial", **({"alias": alias} if alias else {})})["trials"]
+    output.show("trials", found, _OF_TRIALS, output_)
 
 
 def _models(root: Path) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ VERBS = (
     ("model list", "nucleus.cli.models:list_models", "Lists the models of this device and what each answers with."),
     ("model status", "nucleus.cli.models:status", "Shows one model of this device."),
     ("model release", "nucleus.cli.models:release", "Ends a hold: the desired version answers again."),
-    ("model trial", "nucleus.cli.models:trial", "Shows how the trial of a new version stands."),
+    ("model trial", "nucleus.cli.models:trial", "Shows how trials of new versions stand, and how the last ones ended."),
     ("bundle", "", "Models in one file, for an OTA that is not ours and for devices without a network."),
     ("bundle create", "nucleus.cli.bundle:create", "Writes a bundle: model, manifest, signature, runtime settings."),
     ("bundle verify", "nucleus.cli.bundle:verify", "Checks a bundle, with nothing but trusted public keys."),

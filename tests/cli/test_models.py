@@ -66,6 +66,27 @@ def test_models_when_one_is_held_then_listed_so_and_released_by_name(device: par
     assert (after["serving"], after["held_by"], after["state"]) == ("1.1.0", "", "serving")
 
 
+def test_trial_when_a_version_is_tried_then_shown_with_its_figures(device: parts.Device) -> None:
+    device.start_agent()
+    assert device.offer("1.0.0").returncode == 0
+    terms = {"mode": "shadow", "share": 1.0, "measure": "close", "tolerance": 1000.0, "maxSeconds": 3600}
+    settings = json.dumps({"trial": terms | {"minimumSamples": 100000}})
+    done = device.hand_over("offer", "1.1.0", "--artifacts", parts.MODEL / "1.1.0", "--settings", settings)
+    assert done.returncode == 0, done.stderr
+
+    parts.until(lambda: parts.ask(device, {"op": "trial"})["trials"], "the trial to begin")
+    shown = marram.run("model", "trial", ALIAS, "--root", device.root, "-o", "json")
+    table = marram.run("model", "trial", "--root", device.root)
+    other = marram.run("model", "trial", "another", "--root", device.root)
+
+    (trial,) = shown.json["items"]
+    assert (trial["alias"], trial["version"], trial["mode"], trial["outcome"]) == (ALIAS, "1.1.0", "shadow", "running")
+    assert table.out.splitlines()[1].split()[:4] == [ALIAS, "1.1.0", "shadow", "running"]
+    assert other.out == "No trials.\n"
+    row = marram.run("model", "status", ALIAS, "--root", device.root, "-o", "json").json["item"]
+    assert (row["serving"], row["desired"], row["state"]) == ("1.0.0", "1.1.0", "trial")
+
+
 def test_models_when_there_are_none_then_said_so(device: parts.Device) -> None:
     device.start_agent()
 
