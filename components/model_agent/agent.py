@@ -67,6 +67,7 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stops.put(0))
     try:
+        agent_beside.prepare(given)
         begun = agent_takeover.start(given.socket, given.store, lambda registry: restored(given, registry))
         engine = agent_engine.Engine(begun.aliases.serving, given.cores)
         engine.wake = begun.aliases.wake
@@ -76,7 +77,7 @@ def main(arguments: list[str]) -> int:
         giver = agent_giving.Giver(agent_giving.Estate(begun, callers, server.drain, beside, stops.put))
         server.take_over = giver.converse
         threading.Thread(target=server.run, daemon=True).start()
-        beside.open()
+        beside.open(alone=begun.predecessor is None)
         print(f"listening on {given.socket}", flush=True)
         report_running()
         if begun.predecessor is not None:

@@ -1,8 +1,14 @@
-"""What an agent has beside its native door: the other doors, and its services. Opened, closed and opened again as one."""
+"""What an agent has beside its native door: the other doors, and its services.
+
+While one agent takes over from another, the doors of the Open Inference Protocol are open in both: the old one's until the
+new one is RUNNING. What writes files is open in one only, with a moment of none between.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import threading
 from typing import Any
 
@@ -30,33 +36,54 @@ class Beside:
         self._server = server
         self._route = engine.route  # of an engine that nobody has changed yet
         self._turn = threading.Lock()  # the main thread's ticks, and whoever closes
-        self._open: tuple[agent_oip_doors.Doors, Any, agent_services.Services] | None = None
+        self._doors = agent_oip_doors.Doors()
+        self._writing: tuple[Any, agent_services.Services] | None = None
 
-    def open(self) -> None:
-        """Raises OSError."""
+    def open(self, *, alone: bool) -> None:
+        """Not `alone`: the agent that this one takes over from keeps its doors until this one has its own. Raises OSError."""
+        self._doors = agent_oip_doors.open_doors(self._given, self._aliases, self._engine, alone=alone)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """What writes files, which only one agent may: the services, and Edge Manager's door. Raises OSError."""
         self._engine.observers.clear()
         self._engine.route = self._route
-        doors = agent_oip_doors.open_doors(self._given, self._aliases, self._engine)
         edge = agent_edge_door.open_door(self._given.edge_manager, self._aliases, self._engine)
         services = agent_services.start(self._given, self._aliases, self._engine)
         self._server.operations = services.operations
-        self._open = doors, edge, services
+        self._writing = edge, services
 
     def tick(self) -> None:
         """A turn of each service."""
         with self._turn:
-            if self._open is not None:
-                agent_services.tick(self._open[2])
+            if self._writing is not None:
+                agent_services.tick(self._writing[1])
 
-    def close(self) -> None:
-        """Services first: their last words are about the doors' requests, too. Twice is harmless."""
+    def let_go(self) -> None:
+        """Ends what writes files; services first: their last words are about the doors' requests, too. Twice is harmless."""
         with self._turn:
-            opened, self._open = self._open, None
-            if opened is None:
+            writing, self._writing = self._writing, None
+            if writing is None:
                 return
-            doors, edge, services = opened
+            edge, services = writing
             agent_services.close(services)
             self._server.operations = {}
-            doors.close(agent_server.LAST_REQUESTS_S)
             if edge is not None:
                 edge.close(agent_server.LAST_REQUESTS_S)
+
+    def close(self) -> None:
+        """Everything."""
+        self.let_go()
+        self._doors.close(agent_server.LAST_REQUESTS_S)
+
+
+def prepare(given: argparse.Namespace) -> None:
+    """Loads the modules of the doors that will be opened, so that they open in no time."""
+    names = [
+        *(["agent_oip_rest"] if given.oip_http else []),
+        *(["agent_oip_grpc"] if given.oip_grpc else []),
+        *(["agent_edge"] if given.edge_manager else []),
+    ]
+    for name in names:
+        with contextlib.suppress(ImportError):  # opening says so
+            importlib.import_module(name)

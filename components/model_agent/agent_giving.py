@@ -24,10 +24,10 @@ _FOR_EVER_S = 1e6
 class Beside(Protocol):
     """What stands beside the requests (agent_beside.py)."""
 
-    def open(self) -> None:
-        """Begins it; raises OSError."""
+    def go_on(self) -> None:
+        """Begins what writes files; raises OSError."""
 
-    def close(self) -> None:
+    def let_go(self) -> None:
         """Ends it."""
 
 
@@ -108,7 +108,7 @@ class Giver:
 
     def _hand(self, connection: socket.socket) -> None:
         begun = self._estate.begun
-        self._estate.beside.close()
+        self._estate.beside.let_go()
         begun.listener.pause()
         reply = agent_frames.encode({"ok": True})
         descriptors = [begun.listener.fileno(), begun.registry.lock]
@@ -133,7 +133,7 @@ class Giver:
         begun.listener.resume()
         print("this agent serves again", flush=True)
         try:
-            estate.beside.open()
+            estate.beside.go_on()
         except OSError as error:
             print(f"cannot go on: {error}", file=sys.stderr, flush=True)
             estate.end(1)

@@ -41,10 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repository", type=Path, default=Path("repository"), help="models for the doors' load")
 
 
-def open_doors(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: agent_engine.Engine) -> Doors:
-    """Listens where the options say; the working directory gets the token file. Raises OSError."""
+def open_doors(
+    given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: agent_engine.Engine, *, alone: bool = True
+) -> Doors:
+    """Listens where the options say; the working directory gets the token file. Raises OSError.
+
+    Not `alone`: the agent that this one takes over from listens there, too.
+    """
     if not given.oip_http and not given.oip_grpc:
         return Doors()
+    addresses = importlib.import_module("agent_oip_address")
+    for address in filter(None, (given.oip_http, given.oip_grpc)) if alone else ():
+        addresses.free(address)
     # Only here: an agent whose doors stay closed does not carry their modules in memory.
     repositories: Any = importlib.import_module("agent_oip_repository")
     service = importlib.import_module("agent_oip_service").Service(aliases, engine)

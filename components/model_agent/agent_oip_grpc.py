@@ -9,7 +9,6 @@ Needs grpcio and protobuf. Messages of agent_oip_pb2 are made by `make protos`.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from concurrent import futures
 from typing import Any
 
 import agent_oip
+import agent_oip_address
 import agent_oip_pb2
 import agent_oip_repository
 import agent_oip_service
@@ -59,17 +59,19 @@ class Door:
             options=(
                 ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", 1),  # while one agent takes over from another: agent_oip_address.free
             ),
             maximum_concurrent_rpcs=WORKERS,
         )
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._methods()),))
-        self.where = _listen(self._server, address)
+        self.where, self._inode = _listen(self._server, address)
         self._server.start()
 
     def close(self, grace_s: float) -> threading.Event:
         """Takes no more requests and gives those under way `grace_s`; the event is set when all have ended."""
         closed: threading.Event = self._server.stop(grace_s)
+        if self._inode:
+            agent_oip_address.leave(self.where.removeprefix("unix:"), self._inode)
         return closed
 
     def _methods(self) -> dict[str, Any]:
@@ -169,16 +171,15 @@ def _handler(name: str, function: Function) -> Any:
     )
 
 
-def _listen(server: Any, address: str) -> str:
-    """Binds, and returns the address with its port."""
-    before = os.umask(0o177)
+def _listen(server: Any, address: str) -> tuple[str, int]:
+    """Binds, and returns the address with its port, and the inode of a Unix socket or 0."""
     try:
-        port = server.add_insecure_port(address)
+        if address.startswith("unix:"):
+            path = address.removeprefix("unix:")
+            return address, agent_oip_address.place(path, lambda other: server.add_insecure_port(f"unix:{other}"))
+        return f"{address.rpartition(':')[0]}:{server.add_insecure_port(address)}", 0
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
-    finally:
-        os.umask(before)
-    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
 def _request(asked: Any, shared: agent_oip.Read) -> agent_oip.Request:

@@ -13,17 +13,14 @@ from __future__ import annotations
 import contextlib
 import http.server
 import io
-import os
 import socket
 import socketserver
-import stat
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import agent_oip_address
@@ -70,6 +67,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    allow_reuse_port = True  # while one agent takes over from another: agent_oip_address.free
     request_queue_size = CONNECTIONS_LIMIT
 
     def __init__(
@@ -79,6 +77,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.is_unix = address.startswith("unix:")
         self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
         self._held_bytes, self._answering, self._holding = 0, 0, threading.Condition()
+        self._inode = 0  # of a Unix socket
         bound: Any = address.removeprefix("unix:") if self.is_unix else agent_oip_address.loopback(address)
         self.address_family = socket.AF_UNIX if self.is_unix else agent_oip_address.family(bound[0])
         super().__init__(bound, _Conversation)
@@ -90,15 +89,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         if not self.is_unix:
             super().server_bind()
             return
-        place = Path(str(self.server_address))
-        if place.exists() and not stat.S_ISSOCK(place.stat().st_mode):
-            raise agent_oip_address.AddressError(f"{place} exists and is no socket")
-        place.unlink(missing_ok=True)
-        before = os.umask(0o177)
-        try:
-            self.socket.bind(str(place))
-        finally:
-            os.umask(before)
+        self._inode = agent_oip_address.place(str(self.server_address), self.socket.bind)
 
     @contextlib.contextmanager
     def hold(self, size_bytes: int) -> Iterator[None]:
@@ -119,7 +110,13 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     def finish(self, grace_s: float) -> None:
         """Takes no more connections and waits for the answers under way, `grace_s` at most."""
         self.shutdown()
+        self.socket.setblocking(False)
+        with contextlib.suppress(OSError):
+            while True:  # who has connected already is answered, too
+                self.process_request(*self.get_request())
         self.server_close()
+        if self._inode:
+            agent_oip_address.leave(str(self.server_address), self._inode)
         with self._holding:
             self._holding.wait_for(lambda: not self._answering, grace_s)
 

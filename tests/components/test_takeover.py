@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import agent_frames
 import agent_listener
 import agent_registry
 import agent_takeover
+import grpc
 import hand_over
 import model_client
 import pytest
@@ -357,3 +360,130 @@ def test_listener_when_paused_then_what_comes_is_for_who_else_has_the_socket(dev
             thread.join()
     assert accepted[1] is None
     other.close()
+
+
+# ---- the other doors -------------------------------------------------------------------------------------------------
+
+
+class RestClients:
+    """One thread that asks over one connection after the other, and one that keeps its connection as long as it is kept."""
+
+    def __init__(self, connect: Callable[[], http.client.HTTPConnection]) -> None:
+        self.answers, self.failed, self.again = 0, list[str](), 0
+        self._connect = connect
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (False, True)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, kept: bool) -> None:
+        connection = self._connect()
+        while not self._stop.is_set():
+            try:
+                connection.request("GET", "/v2/models/power-curve/ready")
+                assert connection.getresponse().read() is not None
+                self.answers += 1
+            except (OSError, http.client.HTTPException) as error:
+                # What HTTP/1.1 lets a server do with a connection that is kept: close it between two requests.
+                if kept and isinstance(error, http.client.RemoteDisconnected | BrokenPipeError | ConnectionResetError):
+                    self.again += 1
+                else:
+                    self.failed.append(f"{kept} {error!r}")
+                connection.close()
+            if not kept:
+                connection.close()
+        connection.close()
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=20)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(20)
+        self.sock.connect(str(self._path))
+
+
+@pytest.mark.parametrize("unix", [True, False], ids=["unix", "tcp"])
+def test_rest_door_when_the_agent_is_replaced_then_there_is_always_one(device: parts.Device, unix: bool) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    path = device.work(AGENT) / "rest.sock"
+    option = ("--oip-http", "unix:rest.sock" if unix else f"127.0.0.1:{port}")
+    old = device.start_agent(*option)
+    device.offer("1.0.0")
+    clients = RestClients(
+        lambda: UnixConnection(path) if unix else http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    )
+    try:
+        parts.until(lambda: clients.answers > 50)
+        new = device.start_agent(*option)
+        assert old.wait(parts.WAIT_S) == 0
+        seen = clients.answers
+        parts.until(lambda: clients.answers > seen + 50)
+    finally:
+        clients.stop()
+
+    # Two processes at one TCP port are two queues: what the kernel put into the old one as it closed is reset.
+    assert len(clients.failed) <= (0 if unix else 1), clients.failed
+    assert clients.again <= 1
+    new.terminate()
+    assert new.wait(parts.WAIT_S) == 0
+    assert not path.exists()
+
+
+def test_grpc_doors_when_the_agent_is_replaced_then_a_kept_channel_goes_on(device: parts.Device) -> None:
+    edge = device.work(AGENT) / "edge.sock"
+    option = ("--oip-grpc", "unix:grpc.sock", "--edge-manager", json.dumps({"socketPath": str(edge)}))
+    old = device.start_agent(*option)
+    device.offer("1.0.0")
+    failed, answers, stop = list[str](), list[float](), threading.Event()
+
+    def ask() -> None:
+        with grpc.insecure_channel(f"unix:{device.work(AGENT) / 'grpc.sock'}") as channel:
+            live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+            while not stop.is_set():
+                try:
+                    assert live(b"", timeout=20) == b"\x08\x01"
+                    answers.append(time.monotonic())
+                except grpc.RpcError as error:
+                    failed.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        parts.until(lambda: len(answers) > 50)
+        device.start_agent(*option)
+        assert old.wait(parts.WAIT_S) == 0
+        seen = len(answers)
+        parts.until(lambda: len(answers) > seen + 50)
+    finally:
+        stop.set()
+        thread.join()
+
+    assert failed == []
+    assert edge.exists()
+    assert device.log(AGENT).count("edge manager: gRPC on") == 2
+
+
+def test_doors_when_somebody_else_listens_there_then_the_agent_does_not_start(device: parts.Device) -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        agent = device.start(
+            AGENT, device.agent_files / "agent.py", "--oip-http", f"127.0.0.1:{other.getsockname()[1]}"
+        )
+        assert agent.wait(parts.WAIT_S) == 1
+
+    assert "Address already in use" in device.log(AGENT)
