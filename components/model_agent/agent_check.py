@@ -29,6 +29,7 @@ import onnxruntime
 
 Array = np.ndarray[Any, Any]
 RUNTIME = "onnxruntime"
+MANIFEST, SCHEMA, GOLDEN = "MODEL_JSON_NOT_VALID", "SCHEMA_MISMATCH", "GOLDEN_MISMATCH"  # codes of refusals
 _NAME = re.compile(r"[A-Za-z0-9](-*[A-Za-z0-9])*")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _ONNX_TYPES = {
@@ -126,23 +127,27 @@ def read_manifest(data: bytes) -> Manifest:
     except RefusedError:
         raise
     except KeyError as error:
-        raise RefusedError(f"model.json lacks {error}") from error
+        raise RefusedError(f"model.json lacks {error}", MANIFEST) from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise RefusedError(f"model.json cannot be read: {_one_line(error)}") from error
+        raise RefusedError(f"model.json cannot be read: {_one_line(error)}", MANIFEST) from error
 
 
 def load(manifest: Manifest, model: bytes) -> Model:
     """Runs every check and returns the model, warm; raises RefusedError with the first one that fails."""
     digest = hashlib.sha256(model).hexdigest()
     if digest != manifest.sha256:
-        raise RefusedError(f"{manifest.file} has SHA-256 {digest[:12]}..., model.json says {manifest.sha256[:12]}...")
+        raise RefusedError(
+            f"{manifest.file} has SHA-256 {digest[:12]}..., model.json says {manifest.sha256[:12]}...",
+            "DIGEST_MISMATCH",
+        )
     try:
         agent_onnx.check(model)
     except agent_onnx.OutsideError as error:
         raise RefusedError(f"{error.code}: {manifest.file}: {error}", error.code) from error
     if _numbers(onnxruntime.__version__) < _numbers(manifest.minimum_version):
         raise RefusedError(
-            f"it needs onnxruntime {manifest.minimum_version}, this device has {onnxruntime.__version__}"
+            f"it needs onnxruntime {manifest.minimum_version}, this device has {onnxruntime.__version__}",
+            "RUNTIME_TOO_OLD",
         )
     session = _session(manifest, model)
     _check_schema("input", manifest.inputs, session.get_inputs())
@@ -170,7 +175,7 @@ def _session(manifest: Manifest, model: bytes) -> Any:
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
-        raise RefusedError(f"{manifest.file} cannot be loaded: {_one_line(error)}") from error
+        raise RefusedError(f"{manifest.file} cannot be loaded: {_one_line(error)}", "NOT_LOADABLE") from error
     session._model_bytes = None  # or the file stays in memory as long as the session, for a fallback to other providers
     return session
 
@@ -180,7 +185,9 @@ def _check_schema(kind: str, declared: tuple[Tensor, ...], found: Any) -> None:
     wrong = {tensor.name for tensor in declared}.symmetric_difference(has) if kind == "input" else ()
     for tensor in declared:
         if tensor.name in wrong or tensor.name not in has:
-            raise RefusedError(f"model.json declares {kind} {tensor.name}, the model has {', '.join(has) or 'none'}")
+            raise RefusedError(
+                f"model.json declares {kind} {tensor.name}, the model has {', '.join(has) or 'none'}", SCHEMA
+            )
         each = has[tensor.name]
         dtype = _ONNX_TYPES.get(each.type, each.type)
         shape = tuple(size if isinstance(size, int) else -1 for size in each.shape)
@@ -189,28 +196,36 @@ def _check_schema(kind: str, declared: tuple[Tensor, ...], found: Any) -> None:
         )
         if dtype != tensor.dtype or not sizes:
             want = f"{tensor.dtype} {list(tensor.shape)}"
-            raise RefusedError(f"{kind} {tensor.name} is {dtype} {list(shape)} in the model, {want} in model.json")
+            raise RefusedError(
+                f"{kind} {tensor.name} is {dtype} {list(shape)} in the model, {want} in model.json", SCHEMA
+            )
     if wrong:
-        raise RefusedError(f"the model needs {kind} {', '.join(sorted(wrong))}, which model.json does not declare")
+        raise RefusedError(
+            f"the model needs {kind} {', '.join(sorted(wrong))}, which model.json does not declare", SCHEMA
+        )
 
 
 def _check_sample(model: Any, which: str, inputs: dict[str, Array], expected: dict[str, Array]) -> None:
     try:
         answers = model.predict(inputs)
     except InputError as error:
-        raise RefusedError(f"{which}: {error}") from error
+        raise RefusedError(f"{which}: {error}", getattr(error, "code", GOLDEN)) from error
     manifest = model.manifest
     for name, want in expected.items():
         answer = np.asarray(answers[name], dtype=np.float64)
         if not np.isfinite(answer).all():
-            raise RefusedError(f"{which}: output {name} is not a number (NaN or infinite)")
+            raise RefusedError(f"{which}: output {name} is not a number (NaN or infinite)", "NOT_A_NUMBER")
         if answer.shape != want.shape:
-            raise RefusedError(f"{which}: output {name} has shape {list(answer.shape)}, expected {list(want.shape)}")
+            raise RefusedError(
+                f"{which}: output {name} has shape {list(answer.shape)}, expected {list(want.shape)}", GOLDEN
+            )
         allowed = manifest.absolute + manifest.relative * np.abs(want)
         excess = np.abs(answer - want) - allowed
         if not (excess <= 0).all():
             at = np.unravel_index(int(excess.argmax()), excess.shape)
-            raise RefusedError(f"{which}: {name} is {answer[at]:.6g}, expected {want[at]:.6g} +- {allowed[at]:.3g}")
+            raise RefusedError(
+                f"{which}: {name} is {answer[at]:.6g}, expected {want[at]:.6g} +- {allowed[at]:.3g}", GOLDEN
+            )
 
 
 def _manifest(given: Any) -> Manifest:
@@ -222,16 +237,20 @@ def _manifest(given: Any) -> Manifest:
     allowed = (float(tolerance["absolute"]), float(tolerance["relative"]))
     finite = all(np.isfinite(want).all() for _, expected in samples for want in expected.values())
     if not finite or not all(0 <= part < float("inf") for part in allowed):
-        raise RefusedError("model.json: golden outputs and tolerance must be finite numbers")
+        raise RefusedError("model.json: golden outputs and tolerance must be finite numbers", MANIFEST)
     if not samples:
-        raise RefusedError("model.json has no golden samples: nothing would show that the model works")
+        raise RefusedError("model.json has no golden samples: nothing would show that the model works", MANIFEST)
     if given["runtime"]["name"] != RUNTIME:
-        raise RefusedError(f"it needs the runtime {given['runtime']['name']}, this agent has {RUNTIME}")
+        raise RefusedError(
+            f"it needs the runtime {given['runtime']['name']}, this agent has {RUNTIME}", "WRONG_RUNTIME"
+        )
     name, file = given["name"], given["file"]
     if not _NAME.fullmatch(name) or len(name) > 256:
-        raise RefusedError(f"model.json: name {name!r} is no alias (letters, digits and single dashes between them)")
+        raise RefusedError(
+            f"model.json: name {name!r} is no alias (letters, digits and single dashes between them)", MANIFEST
+        )
     if not _FILE.fullmatch(file):
-        raise RefusedError(f"model.json: file {file!r} is no plain file name")
+        raise RefusedError(f"model.json: file {file!r} is no plain file name", MANIFEST)
     return Manifest(
         name=name,
         version=str(given["version"]),
@@ -251,9 +270,9 @@ def _tensors(given: Any) -> tuple[Tensor, ...]:
     tensors = tuple(Tensor(str(t["name"]), str(t["dtype"]), tuple(int(size) for size in t["shape"])) for t in given)
     for tensor in tensors:
         if tensor.dtype not in _ONNX_TYPES.values():
-            raise RefusedError(f"model.json: {tensor.name} has the unknown type {tensor.dtype}")
+            raise RefusedError(f"model.json: {tensor.name} has the unknown type {tensor.dtype}", MANIFEST)
     if not tensors:
-        raise RefusedError("model.json declares no inputs or no outputs")
+        raise RefusedError("model.json declares no inputs or no outputs", MANIFEST)
     return tensors
 
 

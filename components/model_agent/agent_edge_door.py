@@ -86,6 +86,8 @@ def open_door(given: str, aliases: agent_aliases.Aliases, engine: agent_engine.E
     )
     _make_way(path)
     capture = _capture(settings)
+    if capture is not None:
+        aliases.gate.admission.captures.append(_root(settings))
     service = edge.Service(aliases, engine, capture, rules)
     door = edge.Door(path, service, rules.message_bytes)
     print(f"edge manager: gRPC on {path}", flush=True)
@@ -101,6 +103,21 @@ def _capture(settings: Mapping[str, Any]) -> Any:
     captures: Any = importlib.import_module("agent_capture")
     files: Any = importlib.import_module("agent_capture_files")
     device = _text(settings, f"{_CORE}device_name", os.environ.get("AWS_IOT_THING_NAME", "") or socket.gethostname())
+    buffer = _number(settings, f"{_CORE}capture_data_buffer_size", 64)
+    batch = _number(settings, f"{_CORE}capture_data_batch_size", max(buffer // 2, 1))
+    embed = min(_number(settings, f"{_CORE}capture_data_base64_embed_limit", _EMBED_LIMIT_BYTES), _EMBED_LIMIT_BYTES)
+    kept = files.Files(_root(settings), device, _number(settings, "captureDiskBytes", 256 * _MIB), embed)
+    try:
+        capture = captures.Capture(kept, captures.Bounds(buffer, batch))
+    except ValueError as error:
+        raise SettingsError(f"edgeManager: {error}") from error
+    if capture.repaired:
+        print(f"captures: {capture.repaired}", flush=True)
+    return capture
+
+
+def _root(settings: Mapping[str, Any]) -> Path:
+    """Where captures go; below it are the models' folders."""
     root = Path(_text(settings, f"{_CORE}capture_data_disk_path", "captures"))
     prefix = [part for part in _text(settings, f"{_CORE}folder_prefix", "").split("/") if part]
     for part in (*prefix, _text(settings, f"{_CORE}device_fleet_name", "default")):
@@ -109,17 +126,7 @@ def _capture(settings: Mapping[str, Any]) -> Any:
                 f"edgeManager: {part!r} cannot be part of a path; see folder_prefix and device_fleet_name"
             )
         root /= part
-    buffer = _number(settings, f"{_CORE}capture_data_buffer_size", 64)
-    batch = _number(settings, f"{_CORE}capture_data_batch_size", max(buffer // 2, 1))
-    embed = min(_number(settings, f"{_CORE}capture_data_base64_embed_limit", _EMBED_LIMIT_BYTES), _EMBED_LIMIT_BYTES)
-    kept = files.Files(root, device, _number(settings, "captureDiskBytes", 256 * _MIB), embed)
-    try:
-        capture = captures.Capture(kept, captures.Bounds(buffer, batch))
-    except ValueError as error:
-        raise SettingsError(f"edgeManager: {error}") from error
-    if capture.repaired:
-        print(f"captures: {capture.repaired}", flush=True)
-    return capture
+    return root
 
 
 def _make_way(path: str) -> None:

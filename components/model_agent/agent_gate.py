@@ -82,7 +82,7 @@ class Gate:
         found = bounded(
             "replay of captures",
             REPLAY_S,
-            lambda: agent_replay.run(terms, tuple(self.captures), alias, new, serving, until),
+            lambda: agent_replay.run(terms, tuple(dict.fromkeys(self.captures)), alias, new, serving, until),
         )
         if found is None:
             raise _too_long("replay of captures", REPLAY_S)

@@ -27,7 +27,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 SAMPLES_WAITING = 32
-BYTES_WAITING = 64 * 1024 * 1024
+BYTES_WAITING = 16 * 1024 * 1024
 SAVE_S = 2.0  # a crash loses the samples of this long at most
 _LOWEST_PRIORITY = 19
 _TURN_S = 0.2

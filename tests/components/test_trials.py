@@ -3,131 +3,30 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import signal
-from collections import Counter
-from pathlib import Path
 from typing import Any
 
-import model_client
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
-from tests.components import parts
+from tests.components import doubling, parts
 
-ALIAS = "numbers"
 TERMS = {"mode": "shadow", "measure": "close", "tolerance": 0.01, "minimum": 0.8, "minimumSamples": 20, "cpuShare": 1}
 ENDLESS = {**TERMS, "minimumSamples": 1_000_000}
-TABLE = 100
-
-
-def table(folder: Path, version: str, values: Any, work: int = 0) -> Path:
-    """A model that looks numbers up (x -> values[x], an error beyond the end) and multiplies `work` matrices meanwhile."""
-    folder.mkdir(parents=True)
-    nodes = [
-        helper.make_node("Cast", ["x"], ["at"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["values", "at"], ["found"]),
-    ]
-    constants = {"values": np.array(values, np.float32), "none": np.zeros(1, np.float32)}
-    last = "none"
-    if work:
-        constants["m0"] = np.full((400, 400), 1e-3, np.float32)
-        nodes.append(helper.make_node("Mul", ["m0", "x"], ["n0"]))  # or it would be computed once and kept
-        nodes += [helper.make_node("MatMul", [f"n{at}", "m0"], [f"n{at + 1}"]) for at in range(work)]
-        nodes.append(helper.make_node("ReduceMin", [f"n{work}"], ["least"], keepdims=0))
-        nodes.append(helper.make_node("Mul", ["least", "none"], ["nothing"]))
-        last = "nothing"
-    nodes.append(helper.make_node("Add", ["found", last], ["y"]))
-    given, answered = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y"))
-    kept = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "table", [given], [answered], kept)
-    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    (folder / "table.onnx").write_bytes(data)
-    described = {
-        "name": ALIAS,
-        "version": version,
-        "file": "table.onnx",
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "runtime": {"name": "onnxruntime"},
-        "inputs": [{"name": "x", "dtype": "float32", "shape": [1]}],
-        "outputs": [{"name": "y", "dtype": "float32", "shape": [1]}],
-        "golden": {
-            "tolerance": {"absolute": 1e-3, "relative": 0},
-            "samples": [{"inputs": {"x": [0]}, "outputs": {"y": [float(values[0])]}}],
-        },
-    }
-    (folder / "model.json").write_text(json.dumps(described))
-    return folder
-
-
-class Scene:
-    """A device whose agent serves 1.0.0, which doubles numbers below TABLE."""
-
-    def __init__(self, device: parts.Device, **settings: Any) -> None:
-        self.device = device
-        self.agent = device.start_agent()
-        self.client = model_client.Client(str(device.socket))
-        self.asked = 0
-        done = self.offer("1.0.0", self.model("1.0.0"), **settings)
-        assert done.returncode == 0, done.stderr
-
-    def model(self, version: str, wrong: int = 0, length: int = TABLE, work: int = 0) -> Path:
-        """A version that is wrong about the first `wrong` numbers but 0, and knows only `length` of them."""
-        values = [2.0 * x + (0 < x <= wrong) for x in range(length)]
-        return table(self.device.root / f"offered-{version}", version, values, work)
-
-    def offer(self, version: str, folder: Path, **settings: Any) -> Any:
-        more = ("--artifacts", folder, "--settings", json.dumps(settings))
-        return self.device.hand_over("offer", version, *more)
-
-    def ask(self, count: int = 1) -> Counter[str]:
-        """Asks for the next numbers; returns how often each version did."""
-        versions: Counter[str] = Counter()
-        for _ in range(count):
-            x = self.asked * 37 % TABLE  # each once, no two neighbours alike
-            self.asked += 1
-            answer = self.client.predict(ALIAS, {"x": np.array([x], np.float32)}, deadline_s=20)
-            assert answer.outputs["y"][0] - 2 * x in (0.0, 1.0)
-            versions[str(answer.version)] += 1
-        return versions
-
-    def trials(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = parts.ask(self.device, {"op": "trial", "alias": ALIAS})["trials"]
-        return found
-
-    def ended(self, *, asking: int = 5) -> dict[str, Any]:
-        """The latest trial, once it has ended; requests go on meanwhile."""
-
-        def over() -> Any:
-            self.ask(asking)
-            return [each for each in self.trials() if each["outcome"] != "running"]
-
-        found: dict[str, Any] = parts.until(over, "the trial to end")[0]
-        return found
-
-    def begun(self) -> None:
-        parts.until(self.trials, "the trial to begin")
-
-    def row(self) -> dict[str, Any]:
-        return parts.serving(self.device)[0]
-
-    def close(self) -> None:
-        self.client.close()
 
 
 @pytest.fixture
 def scene(device: parts.Device) -> Any:
-    made = Scene(device)
+    made = doubling.Scene(device)
     yield made
     made.close()
 
 
-def test_shadow_when_candidate_agrees_then_promoted_and_it_answers(scene: Scene) -> None:
+def test_shadow_when_candidate_agrees_then_promoted_and_it_answers(scene: doubling.Scene) -> None:
     done = scene.offer("2.0.0", scene.model("2.0.0"), trial=TERMS)
     assert done.returncode == 0, done.stderr
-    assert f"2.0.0 was accepted for a shadow trial; {ALIAS} answers with 1.0.0" in done.stdout
+    assert f"2.0.0 was accepted for a shadow trial; {doubling.ALIAS} answers with 1.0.0" in done.stdout
     assert (scene.row()["state"], scene.row()["serving"], scene.row()["desired"]) == ("trial", "1.0.0", "2.0.0")
 
     found = scene.ended()
@@ -139,7 +38,7 @@ def test_shadow_when_candidate_agrees_then_promoted_and_it_answers(scene: Scene)
     assert scene.ask() == {"2.0.0": 1}
 
 
-def test_shadow_when_candidate_disagrees_then_refused_with_figures_and_for_good(scene: Scene) -> None:
+def test_shadow_when_candidate_disagrees_then_refused_with_figures_and_for_good(scene: doubling.Scene) -> None:
     bad = scene.model("2.0.0", wrong=60)
     scene.offer("2.0.0", bad, trial=TERMS)
 
@@ -159,7 +58,9 @@ def test_shadow_when_candidate_disagrees_then_refused_with_figures_and_for_good(
     assert "(decided earlier)" in anew.stderr
 
 
-def test_shadow_when_agent_is_killed_then_counts_and_time_go_on_and_no_sample_counts_twice(scene: Scene) -> None:
+def test_shadow_when_agent_is_killed_then_counts_and_time_go_on_and_no_sample_counts_twice(
+    scene: doubling.Scene,
+) -> None:
     scene.offer("2.0.0", scene.model("2.0.0", wrong=5), trial=ENDLESS)
     scene.begun()
     file = scene.device.work("marram.ModelAgent") / "registry/trials.json"
@@ -182,7 +83,7 @@ def test_shadow_when_agent_is_killed_then_counts_and_time_go_on_and_no_sample_co
     assert after["elapsedSeconds"] >= round(before["elapsed_s"], 1)
     parts.until(lambda: scene.ask(10) and scene.trials()[0]["samples"] > after["samples"], "new samples")
     assert scene.trials()[0]["samples"] <= scene.asked
-    assert f"trial: shadow of {ALIAS} goes on with 2.0.0" in scene.device.log("marram.ModelAgent")
+    assert f"trial: shadow of {doubling.ALIAS} goes on with 2.0.0" in scene.device.log("marram.ModelAgent")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +91,7 @@ def test_shadow_when_agent_is_killed_then_counts_and_time_go_on_and_no_sample_co
     [("refuse", "refused", "UNDECIDED", "1.0.0"), ("promote", "promoted", "", "2.0.0")],
 )
 def test_trial_when_time_is_over_without_samples_then_as_declared(
-    scene: Scene, undecided: str, outcome: str, code: str, serving: str
+    scene: doubling.Scene, undecided: str, outcome: str, code: str, serving: str
 ) -> None:
     terms = {**TERMS, "maxSeconds": 0.5, "undecided": undecided}
     scene.offer("2.0.0", scene.model("2.0.0"), trial=terms)
@@ -201,7 +102,7 @@ def test_trial_when_time_is_over_without_samples_then_as_declared(
     assert scene.ask() == {serving: 1}
 
 
-def test_canary_when_it_runs_then_its_share_answers_and_each_says_its_version(scene: Scene) -> None:
+def test_canary_when_it_runs_then_its_share_answers_and_each_says_its_version(scene: doubling.Scene) -> None:
     terms = {**ENDLESS, "mode": "canary", "share": 0.25}
     scene.offer("2.0.0", scene.model("2.0.0", wrong=5), trial=terms)
     scene.begun()
@@ -214,7 +115,7 @@ def test_canary_when_it_runs_then_its_share_answers_and_each_says_its_version(sc
     assert compared[0]["samples"] + compared[0]["dropped"] == versions["2.0.0"]
 
 
-def test_canary_when_candidate_fails_then_the_old_one_answers_and_it_counts(scene: Scene) -> None:
+def test_canary_when_candidate_fails_then_the_old_one_answers_and_it_counts(scene: doubling.Scene) -> None:
     terms = {**TERMS, "mode": "canary", "share": 1.0}
     scene.offer("2.0.0", scene.model("2.0.0", length=10), trial=terms)
     scene.begun()
@@ -226,7 +127,7 @@ def test_canary_when_candidate_fails_then_the_old_one_answers_and_it_counts(scen
     assert scene.ask(3) == {"1.0.0": 3}
 
 
-def test_shadow_when_candidate_is_slow_then_requests_are_answered_without_it(scene: Scene) -> None:
+def test_shadow_when_candidate_is_slow_then_requests_are_answered_without_it(scene: doubling.Scene) -> None:
     scene.offer("2.0.0", scene.model("2.0.0", work=60), trial=ENDLESS)
     scene.begun()
 
@@ -238,7 +139,7 @@ def test_shadow_when_candidate_is_slow_then_requests_are_answered_without_it(sce
     assert parts.until(lambda: scene.trials()[0]["samples"] > 0)
 
 
-def test_shadow_when_slower_than_declared_then_it_counts_against_it(scene: Scene) -> None:
+def test_shadow_when_slower_than_declared_then_it_counts_against_it(scene: doubling.Scene) -> None:
     terms = {**TERMS, "slowestMs": 0.01, "minimumSamples": 10}
     scene.offer("2.0.0", scene.model("2.0.0", work=5), trial=terms)
 
@@ -250,7 +151,7 @@ def test_shadow_when_slower_than_declared_then_it_counts_against_it(scene: Scene
 
 
 def test_shadow_when_answers_differ_then_only_those_inputs_are_captured(device: parts.Device) -> None:
-    scene = Scene(device, capture={"disagreement": True, "perMinute": 100_000})
+    scene = doubling.Scene(device, capture={"disagreement": True, "perMinute": 100_000})
     scene.offer("2.0.0", scene.model("2.0.0", wrong=10), trial=ENDLESS)
     scene.begun()
 
@@ -265,7 +166,7 @@ def test_shadow_when_answers_differ_then_only_those_inputs_are_captured(device: 
         return {float(np.frombuffer(embedded(each), "<f4")[0]) for each in tensors}
 
     def enough() -> bool:
-        scene.ask(TABLE)
+        scene.ask(doubling.TABLE)
         return len(captured()) == 10
 
     parts.until(enough, "every disagreeing input to be captured")
@@ -278,7 +179,7 @@ def embedded(item: dict[str, Any]) -> bytes:
     return base64.b64decode(item["data"])
 
 
-def test_trial_when_another_version_is_offered_then_superseded_and_the_new_one_is_tried(scene: Scene) -> None:
+def test_trial_when_another_version_is_offered_then_superseded_and_the_new_one_is_tried(scene: doubling.Scene) -> None:
     scene.offer("2.0.0", scene.model("2.0.0"), trial=ENDLESS)
     scene.begun()
     scene.offer("3.0.0", scene.model("3.0.0", wrong=1), trial=ENDLESS)
@@ -289,7 +190,7 @@ def test_trial_when_another_version_is_offered_then_superseded_and_the_new_one_i
     assert scene.ask() == {"1.0.0": 1}
 
 
-def test_offer_when_terms_of_the_trial_mean_nothing_then_refused_by_name(scene: Scene) -> None:
+def test_offer_when_terms_of_the_trial_mean_nothing_then_refused_by_name(scene: doubling.Scene) -> None:
     done = scene.offer("2.0.0", scene.model("2.0.0"), trial={"mode": "shadow", "minimum": 1.5})
 
     assert (done.returncode, "trial.minimum is 1.5" in done.stderr) == (1, True)
