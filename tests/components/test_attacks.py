@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import agent_aliases
 import agent_check
+import agent_oip
+import agent_oip_repository
 import agent_registry
 import model_client
 import numpy as np
@@ -238,4 +241,44 @@ def test_load_over_a_door_when_signed_or_not_then_judged_for_the_component_that_
     with pytest.raises(agent_check.RefusedError, match="SECURITY_FLOOR"):
         aliases.load(owner, "other", folder)
     assert [each["alias"] for each in aliases.listed()] == ["mine"]
+    registry.close()
+
+
+def test_offer_when_a_file_is_a_pipe_then_refused_at_once(scene: Scene) -> None:
+    folder = scene.model(OFFERED)
+    OURS.sign(folder, OFFERED)
+    (folder / "power_curve.onnx").unlink()
+    os.mkfifo(folder / "power_curve.onnx")
+
+    assert "is no plain file" in scene.refused(folder)
+
+
+def test_repository_when_a_key_is_trusted_then_signed_folders_load_replace_each_other_and_others_are_refused(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(scene.device.agent_files)  # where marram_signing.py lies
+    registry = agent_registry.Registry.open(tmp_path / "store")
+    aliases = agent_aliases.Aliases(registry, 0, scene.device.root)
+    repository = agent_oip_repository.Repository(aliases, "token", tmp_path / "repository")
+    stored = tmp_path / "repository" / "power-curve"
+
+    def store(version: str, signer: Signer | None) -> None:
+        shutil.rmtree(stored, ignore_errors=True)
+        shutil.copytree(scene.model(version), stored)
+        if signer is not None:
+            signer.sign(stored, version)
+
+    store(GOOD, OURS)
+    repository.load("power-curve", "token", {})
+    store(OFFERED, OURS)
+    repository.load("power-curve", "token", {})
+    for signer, code in ((None, "SIGNATURE_MISSING"), (THEIRS, "SIGNING_KEY_UNKNOWN")):
+        store(GOOD, signer)
+        with pytest.raises(agent_oip.OipError, match=code):
+            repository.load("power-curve", "token", {})
+
+    (row,) = aliases.listed()
+    assert (row["serving"], row["previous"], row["owner"]) == (OFFERED, GOOD, "local")
+    repository.unload("power-curve", "token")
+    assert aliases.listed() == []
     registry.close()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -204,3 +207,26 @@ def _code(callers: agent_identity.Callers, verb: str, header: dict[str, Any], pe
     except agent_identity.IdentityError as error:
         return error.code
     return ""
+
+
+def test_door_when_a_component_sends_its_own_token_then_it_may_load(
+    device: parts.Device, world: fakes_ipc.World
+) -> None:
+    scene = Scene(device, world, AGENT, "--oip-http", "127.0.0.1:0")
+    shutil.copytree(parts.MODEL / "1.1.0", device.work(AGENT) / "repository" / "power-curve")
+    address = device.log(AGENT).partition("REST on ")[2].split()[0]
+
+    def load(token: str) -> int:
+        url = f"http://{address}/v2/repository/models/power-curve/load"
+        request = urllib.request.Request(url, b"{}", {"marram-token": token})
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    codes = [load(token) for token in ("token-nobody", "", scene.tokens[OTHER])]
+
+    assert codes == [401, 401, 200]
+    assert scene.served() == [("marram:repository", "1.1.0")]
