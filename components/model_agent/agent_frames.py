@@ -44,8 +44,9 @@ class ClosedError(Exception):
 class Reader:
     """Takes frames from a connection that blocks, and keeps what came of the next one."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, descriptors: bool = False) -> None:
         self._connection = connection
+        self._descriptors = descriptors  # whether one may come beside a frame
         self._kept = b""
         self._descriptor = -1
 
@@ -112,6 +113,8 @@ class Reader:
         return data
 
     def _more(self) -> bytes:
+        if not self._descriptors:
+            return self._connection.recv(_CHUNK_BYTES)
         data, ancillary, _, _ = self._connection.recvmsg(_CHUNK_BYTES, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
         for level, kind, content in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -47,9 +47,9 @@ class Request:
         self.header = header
         self.alias = text(header, "alias")
         self.wait_s = min(seconds(header, "deadline_s", LONGEST_S), LONGEST_S)
-        self._in_body = [each for each in tensors if "at" not in each]
-        views = model_client.unpack([each for each in tensors if "at" in each], b"", memory)
+        self._layout = model_client.Layout(tensors, memory)
         self._room_at, self._room = _room(header.get("room"), memory)
+        views = self._layout.views
         size = sum(view.nbytes for view in views.values())
         if size > agent_frames.BODY_LIMIT_BYTES:
             raise RequestError("INVALID_ARGUMENT", f"{size} bytes of tensors are above the limit; send smaller batches")
@@ -58,7 +58,7 @@ class Request:
 
     def inputs(self, body: bytes | bytearray) -> dict[str, Array]:
         """The arrays of a request with this header."""
-        inputs = model_client.unpack(self._in_body, body) if self._in_body or body else {}
+        inputs = self._layout.arrays(body)
         for each in self._shared:
             inputs[each.name] = each.copied()
         return inputs
@@ -67,18 +67,19 @@ class Request:
         """The frame of the reply up to its body, and the body; outputs that have room are written there."""
         kind = (answer.component, answer.version, [(name, a.dtype, a.shape) for name, a in answer.outputs.items()])
         if self._told[0] == kind:
-            for place, array in zip(self._told[2], answer.outputs.values(), strict=True):
+            _, head, places = self._told
+            for place, array in zip(places, answer.outputs.values(), strict=False):
                 np.copyto(place, array)
-            return self._told[1], b""
+            return head, b"" if places else model_client.joined(answer.outputs)
         described, places, rest = self._laid_out(answer.outputs)
-        body = model_client.pack(rest)[1]
+        body = model_client.joined(rest)
         if len(body) > agent_frames.BODY_LIMIT_BYTES:
             raise RequestError(
                 "INVALID_ARGUMENT", f"the answer of {len(body)} bytes is above the limit; send smaller batches"
             )
         reply = {"ok": True, "component": answer.component, "version": answer.version, "tensors": described}
         head = agent_frames.encode(reply, len(body))
-        if not rest:
+        if not places or not rest:
             self._told = (kind, head, places)
         return head, body
 

@@ -114,7 +114,7 @@ class Server:
 
     def _serve(self, connection: socket.socket) -> None:
         self._connections.add(connection)
-        reader = agent_frames.Reader(connection)
+        reader = agent_frames.Reader(connection, descriptors=True)
         predictions = agent_predictions.Predictions(self._engine, self._copies)
         try:
             with connection, contextlib.suppress(OSError, agent_frames.ClosedError):

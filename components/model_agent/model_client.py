@@ -31,7 +31,7 @@ DTYPES = (
     *("float16", "float32", "float64", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
-SHARED_FROM_BYTES = 16 * 1024  # of a request or its answer: below, the socket is as quick
+SHARED_FROM_BYTES = 4 * 1024  # of a request or its answer: below, the few microseconds are not worth a mapping
 _TRY_AGAIN = frozenset({"NOT_READY", "BUSY", "INTERNAL", "UNANSWERED"})
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.5
@@ -68,11 +68,11 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Reply:
-    """What a reply's header says; `code` is OK or why not, `views` are outputs that lie in shared memory, all or none."""
+    """What a reply's header says; `code` is OK or why not."""
 
     code: str
     header: Mapping[str, Any]
-    views: Mapping[str, Array]
+    layout: Layout
 
 
 class Client:
@@ -126,7 +126,7 @@ class Client:
 
     def _ask(self, alias: str, inputs: Mapping[str, Array], left_s: float) -> tuple[_Reply, Any]:
         """The reply and its body; UNANSWERED if there is none."""
-        kind = (alias, left_s, *((name, array.dtype, array.shape) for name, array in inputs.items()))
+        kind = (alias, left_s, *[(name, array.dtype, array.shape) for name, array in inputs.items()])
         try:
             connection, reader = self._connected(left_s)
             request = self._requests.get(kind) or self._new_request(kind, alias, inputs, left_s)
@@ -135,13 +135,15 @@ class Client:
                     np.copyto(place, array)
                 agent_frames.write(connection, request.head, b"", left_s)
             else:
-                agent_frames.write(connection, request.head, pack(inputs)[1], left_s)
+                agent_frames.write(connection, request.head, joined(inputs), left_s)
             text, body = reader.frame(left_s)
             return self._replies.get(text) or self._new_reply(text), body
         except (OSError, agent_frames.ClosedError, agent_frames.FrameError) as error:
             self.close()
             why = "no answer in time" if isinstance(error, BlockingIOError) else error or type(error).__name__
-            return _Reply("UNANSWERED", {"message": f"the agent at {self._path} does not answer: {why}"}, {}), b""
+            return _Reply(
+                "UNANSWERED", {"message": f"the agent at {self._path} does not answer: {why}"}, Layout(())
+            ), b""
 
     def _connected(self, left_s: float) -> tuple[socket.socket, agent_frames.Reader]:
         if self._connection is None or self._reader is None:
@@ -172,7 +174,7 @@ class Client:
                 each["at"] = start
                 start += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
             asked["room"] = [start, max(memory.nbytes - start, 0)]
-            places = list(unpack(described, b"", memory).values())
+            places = list(Layout(described, memory).views.values())
         if len(self._requests) >= _REMEMBERED:
             self._requests.clear()
         self._requests[kind] = _Request(agent_frames.encode(asked, 0 if places else total), places)
@@ -199,63 +201,63 @@ class Client:
     def _new_reply(self, text: bytes) -> _Reply:
         header = agent_frames.decode(text)
         if header.get("ok") is not True:
-            return _Reply(str(header.get("code")), header, {})
-        tensors = header.get("tensors", ())
-        views = unpack(tensors, b"", self._memory) if tensors and all("at" in each for each in tensors) else {}
+            return _Reply(str(header.get("code")), header, Layout(()))
         if len(self._replies) >= _REMEMBERED:
             self._replies.clear()
-        self._replies[text] = _Reply("OK", header, views)
+        self._replies[text] = _Reply("OK", header, Layout(header.get("tensors", ()), self._memory))
         return self._replies[text]
 
-    def _outputs(self, alias: str, reply: _Reply, body: Any) -> dict[str, Array]:
-        if reply.views:
-            # They are the agent's to write again with the next request.
-            return {name: view.copy() for name, view in reply.views.items()}
+    def _outputs(self, alias: str, reply: _Reply, body: bytes | bytearray) -> dict[str, Array]:
         if len(body) >= SHARED_FROM_BYTES and alias not in self._large:
             self._large.add(alias)
             self._requests.clear()
-        outputs = unpack(reply.header["tensors"], body, self._memory)
-        for each in reply.header["tensors"]:
-            if "at" in each:
-                outputs[each["name"]] = outputs[each["name"]].copy()
-        return outputs
+        outputs = reply.layout.arrays(body)
+        for name, view in reply.layout.views.items():
+            outputs[name] = view.copy()  # it is the agent's again with the next request
+        return {name: outputs[name] for name in reply.layout.names} if len(outputs) > 1 else outputs
 
 
 # ---- tensors and bytes -------------------------------------------------------------------------------------------------
 
 
-def pack(tensors: Mapping[str, Array]) -> tuple[list[dict[str, Any]], bytes]:
-    """Descriptions `{name, dtype, shape}` and the arrays' bytes one after the other (C order, little-endian)."""
-    described = [description(name, array) for name, array in tensors.items()]
-    parts = [np.ascontiguousarray(array, dtype=_wire_type(array.dtype.name)).tobytes() for array in tensors.values()]
-    return described, parts[0] if len(parts) == 1 else b"".join(parts)
+class Layout:
+    """Where the tensors of a header lie: those with `at` in shared memory, the others in the body, one after the other.
 
-
-def unpack(
-    described: Sequence[Mapping[str, Any]], body: bytes | bytearray, memory: Array | None = None
-) -> dict[str, Array]:
-    """The arrays of a frame: those with `at` are views of `memory`, the others lie in the body in their order.
-
-    Raises RejectedError unless descriptions and bytes fit exactly.
+    Raises RejectedError for descriptions that are none. `views` are those in shared memory.
     """
-    arrays: dict[str, Array] = {}
-    start = 0
-    for each in described:
-        name, dtype, shape = _described(each)
-        size = math.prod(shape) * dtype.itemsize
-        if "at" in each:
-            arrays[name] = part(f"tensor {name}", memory, each["at"], size).view(dtype).reshape(shape)
-            continue
-        if start + size > len(body):
-            raise RejectedError(f"cannot read tensor {name}: the body ends before it does")
-        array = np.frombuffer(body, dtype, math.prod(shape), start).reshape(shape)
-        if dtype == np.bool_:  # any other byte than 0 is true, and numpy must not see one above 1
-            array = np.not_equal(array.view(np.uint8), 0)
-        arrays[name] = array if array.flags.aligned else array.copy()
-        start += size
-    if start != len(body):
-        raise RejectedError(f"cannot read tensors: {len(body) - start} bytes of the body belong to none")
-    return arrays
+
+    def __init__(self, described: Sequence[Any], memory: Array | None = None) -> None:
+        self.names: list[str] = []
+        self.views: dict[str, Array] = {}
+        self._in_body: list[tuple[str, np.dtype[Any], tuple[int, ...], int, int]] = []
+        self._size = 0
+        for each in described:
+            name, dtype, shape = _described(each)
+            self.names.append(name)
+            size = math.prod(shape) * dtype.itemsize
+            if "at" in each:
+                self.views[name] = part(f"tensor {name}", memory, each["at"], size).view(dtype).reshape(shape)
+                continue
+            self._in_body.append((name, dtype, shape, math.prod(shape), self._size))
+            self._size += size
+
+    def arrays(self, body: bytes | bytearray) -> dict[str, Array]:
+        """The tensors in the body; raises RejectedError unless it has just their bytes."""
+        if len(body) != self._size:
+            raise RejectedError(f"cannot read tensors: they take {self._size} bytes, the body has {len(body)}")
+        arrays: dict[str, Array] = {}
+        for name, dtype, shape, count, start in self._in_body:
+            array = np.frombuffer(body, dtype, count, start).reshape(shape)
+            if dtype == np.bool_:  # any other byte than 0 is true, and numpy must not see one above 1
+                array = np.not_equal(array.view(np.uint8), 0)
+            arrays[name] = array if array.flags.aligned else array.copy()
+        return arrays
+
+
+def joined(tensors: Mapping[str, Array]) -> bytes:
+    """The arrays' bytes one after the other (C order, little-endian)."""
+    parts = [np.ascontiguousarray(each, dtype=each.dtype.newbyteorder("<")).tobytes() for each in tensors.values()]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def part(what: str, memory: Array | None, at: Any, size: Any) -> Array:
