@@ -2,15 +2,20 @@
 
 `reference` in model.json has, for each feature of inputs and outputs, the inner edges of its bins and the share of each:
 
-    {"inputs": {name: [{"edges": [e1, ..., ek], "shares": [s0, ..., sk]}, ...]}, "outputs": {the same}}
+    {"inputs": {name: [{"edges": [e1, ..., ek], "shares": [s0, ..., sk], "psi": 0.4}, ...]}, "outputs": {the same}}
 
-Bin 0 is below e1, bin i from e(i) to below e(i+1). Features of a tensor: the columns of one with two axes (64 at most), the
-values of one with one; mean, standard deviation and largest value of each item of all others (images, boxes, many columns).
+Bin 0 is below e1, bin i from e(i) to below e(i+1). `psi` may be left out (below). Features of a tensor: the columns of one
+with two axes (64 at most), the values of one with one; mean, standard deviation and largest value of each item of all
+others (images, boxes, many columns).
 Items are counted into windows of `windowSamples`. A window has drifted if
   - an input's population stability index is above `psiAbove`: sum of (share - reference) * ln(share / reference), or
   - an output's chi-square test against the reference has p below `outputPBelow` divided by the number of output features.
-`consecutive` drifted windows in a row are drift; one window that is not ends the row. The figures suppose that a window is like
-the data of the reference: one that is short against the process (a day of wind) is not, and will be told apart.
+`consecutive` drifted windows in a row are drift; one window that is not ends the row.
+
+Both suppose that the items of a window are drawn like those of the reference. Where the world moves slowly (weather,
+seasons) no window is, and everything looks drifted. Then the reference is made from data in order, with the window's length:
+`psi` of a feature is the largest index that any window of the data itself had, and only what is above 1.25 of it (and above
+`psiAbove`) counts; outputs with a `psi` are judged by it, too, not by the test.
 
 `drift` of a model's settings; an empty section watches nothing:
 
@@ -32,6 +37,7 @@ FEATURES_LIMIT = 64
 BINS_LIMIT = 64
 BINS = 10
 ACTIONS = ("report", "rollback")
+_MARGIN = 1.25  # over the largest index of the reference's own windows
 _LEAST_SHARE = 1e-4  # of a bin that the reference never saw
 _EXPECTED_LEAST = 5.0  # items a bin of the chi-square test needs (Cochran's rule)
 _KINDS = ("inputs", "outputs")
@@ -50,25 +56,35 @@ class Rules:
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature's bins; `where` is inputs or outputs, `name` the tensor, `place` the number within it."""
+    """One feature's bins; `where` is inputs or outputs, `name` the tensor, `place` the number within it.
+
+    `psi` is the largest stability index of the reference's own windows, None if they were not looked at.
+    """
 
     where: str
     name: str
     place: int
     edges: Array
     shares: Array  # positive, sum 1
+    psi: float | None = None
+
+    @property
+    def tested(self) -> bool:
+        """Whether it is judged by the test, not by the index."""
+        return self.where == "outputs" and self.psi is None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One full window: the worst input and output, named `tensor[place]`; `drifted` by the rules."""
+    """One full window: the worst by index (against its limit) and by test, named `tensor[place]`; `drifted` by the rules."""
 
     items: int
     drifted: bool
-    psi: float
-    psi_of: str
-    p: float
-    p_of: str
+    psi: float = 0.0
+    psi_of: str = ""
+    psi_limit: float = 0.0
+    p: float = 1.0
+    p_of: str = ""
 
 
 class Window:
@@ -93,18 +109,22 @@ class Window:
 
     def judge(self, rules: Rules) -> Finding:
         """What the counts say."""
-        psi, psi_of, p, p_of = 0.0, "", 1.0, ""
-        tests = sum(feature.where == "outputs" for feature in self._features)
+        worst, drifted = (0.0, 0.0, "", 0.0), False  # excess, index, of what, limit
+        p, p_of = 1.0, ""
+        tests = sum(feature.tested for feature in self._features)
         for feature, counts in zip(self._features, self._counts, strict=True):
             label = f"{feature.name}[{feature.place}]"
             if not counts.sum():
                 continue
-            if feature.where == "inputs":
-                psi, psi_of = max((psi, psi_of), (stability_index(counts, feature.shares), label))
-            else:
+            if feature.tested:
                 p, p_of = min((p, p_of), (chi_square_p(counts, feature.shares), label))
-        drifted = psi > rules.psi_above or p * tests < rules.p_below * bool(tests)
-        return Finding(self.items, drifted, psi, psi_of, p, p_of)
+                continue
+            limit = max(rules.psi_above, _MARGIN * (feature.psi or 0.0))
+            index = stability_index(counts, feature.shares)
+            drifted |= index > limit
+            worst = max(worst, (index / limit if limit else math.inf, index, label, limit))
+        drifted |= p * tests < rules.p_below * bool(tests)
+        return Finding(self.items, drifted, *worst[1:], p, p_of)
 
 
 class Row:
@@ -119,10 +139,16 @@ class Row:
         return self.length == rules.consecutive
 
 
-def reference(inputs: Mapping[str, Array], outputs: Mapping[str, Array], bins: int = BINS) -> dict[str, Any]:
-    """The section `reference` for a model from data it was made with: arrays by tensor name, items along the first axis."""
+def reference(
+    inputs: Mapping[str, Array], outputs: Mapping[str, Array], bins: int = BINS, window: int = 0
+) -> dict[str, Any]:
+    """The section `reference` for a model from data it was made with: arrays by tensor name, items along the first axis.
+
+    With `window` (the `windowSamples` to come) the items must be in the order in which they came, and `psi` is added.
+    Raises ValueError for data that is empty or no number.
+    """
     return {
-        kind: {name: [_binned(column, bins) for column in values(array).T] for name, array in arrays.items()}
+        kind: {name: [_binned(column, bins, window) for column in values(array).T] for name, array in arrays.items()}
         for kind, arrays in zip(_KINDS, (inputs, outputs), strict=True)
     }
 
@@ -222,14 +248,28 @@ def upper_gamma(a: float, x: float) -> float:
     return min(scale * h, 1.0)
 
 
-def _binned(column: Array, bins: int) -> dict[str, list[float]]:
+def _binned(column: Array, bins: int, window: int) -> dict[str, Any]:
     if not len(column) or not np.isfinite(column).all():
         raise ValueError("cannot make a reference: every feature needs data, all of it finite numbers")
     edges = np.unique(np.quantile(column, np.arange(1, bins) / bins, method="inverted_cdf"))
     if len(edges) == 1:  # a constant, or nearly: what is below, at and above it
         edges = np.array([edges[0], np.nextafter(edges[0], np.inf)])
-    counts = np.bincount(np.searchsorted(edges, column, side="right"), minlength=len(edges) + 1)
-    return {"edges": edges.tolist(), "shares": [round(share, 9) for share in (counts / len(column)).tolist()]}
+    places = np.searchsorted(edges, column, side="right")
+    shares = [round(share, 9) for share in (np.bincount(places, minlength=len(edges) + 1) / len(column)).tolist()]
+    found = {"edges": edges.tolist(), "shares": shares}
+    if not window:
+        return found
+    if len(column) < 2 * window:
+        raise ValueError(f"cannot make a reference: {len(column)} items are less than two windows of {window}")
+    positive = _positive(np.array(shares))
+    starts = range(0, len(column) - window + 1, max(window // 4, 1))
+    counts = (np.bincount(places[start : start + window], minlength=len(shares)) for start in starts)
+    return {**found, "psi": round(max(stability_index(each, positive) for each in counts), 6)}
+
+
+def _positive(shares: Array) -> Array:
+    floored = np.maximum(shares, _LEAST_SHARE)
+    return np.asarray(floored / floored.sum())
 
 
 def _feature(kind: str, name: str, place: int, given: Any) -> Feature:
@@ -241,8 +281,10 @@ def _feature(kind: str, name: str, place: int, given: Any) -> Feature:
         raise ValueError(f"{label}: edges must be finite and ascending")
     if not (shares >= 0).all() or not abs(float(shares.sum()) - 1) < 1e-3:
         raise ValueError(f"{label}: shares must be positive and add up to 1")
-    floored = np.maximum(shares, _LEAST_SHARE)
-    return Feature(kind, name, place, edges, floored / floored.sum())
+    psi = given.get("psi")
+    if psi is not None and (isinstance(psi, bool) or not isinstance(psi, int | float) or not 0 <= psi < math.inf):
+        raise ValueError(f"{label}: psi is {psi!r}, it must be a number")
+    return Feature(kind, name, place, edges, _positive(shares), psi)
 
 
 def _number(given: Mapping[str, Any], key: str, default: float, least: float, most: float) -> float:

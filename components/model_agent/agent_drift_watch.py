@@ -4,7 +4,7 @@ Only answers of what serves are counted, none of a trial's version. A request co
 place in a bounded queue; what finds no room is not counted. Windows are in memory: an agent that starts begins a new one.
 Each row of drifted windows is one event of kind `drift` (agent_report.py):
 
-    {"component", "version", "digest", "windows", "windowSamples", "psi", "psiOf", "psiAbove", "outputP", "outputPOf",
+    {"component", "version", "digest", "windows", "windowSamples", "psi", "psiOf", "psiLimit", "outputP", "outputPOf",
      "outputPBelow", "action": "report" | "rollback", "outcome": "reported" | "held" | "refused", "message"}
 """
 
@@ -165,7 +165,6 @@ class Drift:
             "windows": rules.consecutive,
             "windowSamples": rules.window,
             **_statistics(finding),
-            "psiAbove": rules.psi_above,
             "outputPBelow": rules.p_below,
             "action": rules.action,
             "outcome": outcome,
@@ -193,6 +192,7 @@ def _statistics(finding: agent_drift.Finding) -> dict[str, Any]:
     return {
         "psi": round(finding.psi, 6),
         "psiOf": finding.psi_of,
+        "psiLimit": round(finding.psi_limit, 6),
         "outputP": float(f"{finding.p:.6g}"),
         "outputPOf": finding.p_of,
     }
@@ -200,12 +200,9 @@ def _statistics(finding: agent_drift.Finding) -> dict[str, Any]:
 
 def _reason(finding: agent_drift.Finding, rules: agent_drift.Rules) -> str:
     parts = []
-    if finding.psi > rules.psi_above:
-        parts.append(
-            f"inputs {finding.psi_of} have a population stability index of {finding.psi:.3g} (above {rules.psi_above:g})"
-        )
+    if finding.psi > finding.psi_limit:
+        index = f"a population stability index of {finding.psi:.3g} (above {finding.psi_limit:.3g})"
+        parts.append(f"{finding.psi_of} has {index}")
     if not parts or finding.p < rules.p_below:
-        parts.append(
-            f"outputs {finding.p_of} differ from the reference with p {finding.p:.3g} (below {rules.p_below:g})"
-        )
+        parts.append(f"{finding.p_of} differs from the reference with p {finding.p:.3g} (below {rules.p_below:g})")
     return f"{' and '.join(parts)} in {rules.consecutive} windows of {rules.window} in a row"

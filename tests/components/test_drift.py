@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -132,12 +134,79 @@ def test_shift_when_only_the_answers_change_then_found_by_the_output_test() -> N
     assert (finding.p_of, finding.p < 1e-4) == ("y[0]", True)
 
 
+def slow(random: np.random.Generator, count: int) -> Array:
+    """A world that moves slowly: each value is close to the one before (AR(1), about 200 items long)."""
+    noise, found, value = random.normal(0, 0.1, count), np.empty((count, 1)), 0.0
+    for number in range(count):
+        value = 0.995 * value + noise[number]
+        found[number] = value
+    return found
+
+
+def test_reference_when_made_in_order_then_a_slow_world_is_no_drift_and_a_broken_sensor_is() -> None:
+    random = np.random.default_rng(SEED)
+    learned, later = slow(random, 100_000), slow(random, 100_000)
+    long = 5000  # against the 200
+    rules = agent_drift.Rules(window=long)
+    careless, careful = (
+        agent_drift.read_reference(agent_drift.reference({"x": learned}, {"y": learned}, window=of)) for of in (0, long)
+    )
+    stuck = np.full((long, 1), 0.3)
+
+    counted = [
+        [window(features, {"x": part}, {"y": part}).judge(rules).drifted for part in np.split(later, 20)]
+        for features in (careless, careful)
+    ]
+    broken = window(careful, {"x": stuck}, {"y": stuck}).judge(rules)
+
+    assert sum(counted[0]) > 15
+    assert sum(counted[1]) <= 1
+    assert (broken.drifted, broken.psi > broken.psi_limit, broken.p_of) == (True, True, "")
+
+
+def measured_year(turbine: str) -> Array:
+    """Wind speed and outdoor temperature, every ten minutes from December 2014 to November 2015."""
+    with gzip.open(parts.MONITOR / "scada.csv.gz", "rt", newline="") as text:
+        rows = [line[3:6:2] for line in csv.reader(text) if line[0] == turbine and all(line)]
+    found = np.array(rows, np.float64)
+    return found[(found[:, 1] > -40) & (found[:, 1] < 60)]
+
+
+def learned_season() -> Array:
+    with gzip.open(parts.MODEL / "training/scada_2014.csv.gz", "rt", newline="") as text:
+        rows = [line[3:6:2] for line in list(csv.reader(text))[1:] if line[0] == "R80711" and all(line)]
+    return np.array(rows, np.float64)
+
+
+@pytest.mark.parametrize(
+    ("fault", "least", "most"),
+    [
+        (lambda x: x, 0.0, 0.25),
+        (lambda x: x * [1.4, 1], 0.8, 1.0),
+        (lambda x: x * [0, 1] + [5.3, 0], 1.0, 1.0),
+        (lambda x: x + np.array([0, 15]), 0.5, 1.0),
+    ],
+    ids=["healthy", "wind 40 % too high", "wind stuck", "15 degrees too warm"],
+)
+def test_turbine_when_watched_for_a_year_by_fortnights_then_faults_stand_out(
+    fault: Any, least: float, most: float
+) -> None:
+    """The shares of windows that drift, as components/README.md states them: ten months are learned, a year is watched."""
+    fortnight = 2016
+    features = agent_drift.read_reference(agent_drift.reference({"x": learned_season()}, {}, window=fortnight))
+    year = fault(measured_year("R80711"))
+    rules = agent_drift.Rules(window=fortnight)
+
+    windows = [year[start : start + fortnight] for start in range(0, len(year) - fortnight, fortnight)]
+    drifted = [window(features, {"x": part}, {}).judge(rules).drifted for part in windows]
+
+    assert len(drifted) >= 24
+    assert least <= sum(drifted) / len(drifted) <= most
+
+
 def test_row_when_a_good_window_comes_between_then_it_begins_anew() -> None:
     rules, row = agent_drift.Rules(consecutive=2), agent_drift.Row()
-    findings = [
-        agent_drift.Finding(1, drifted, 0.0, "", 1.0, "")
-        for drifted in (True, False, True, True, True, False, True, True)
-    ]
+    findings = [agent_drift.Finding(1, drifted) for drifted in (True, False, True, True, True, False, True, True)]
 
     assert [row.add(finding, rules) for finding in findings] == [False, False, False, True, False, False, False, True]
 
@@ -173,6 +242,7 @@ def test_reference_when_a_feature_is_constant_or_has_few_values_then_a_change_is
         ({"inputs": {"x": [{"edges": [2.0, 1.0], "shares": [0.2, 0.3, 0.5]}]}}, "ascending"),
         ({"inputs": {"x": [{"edges": [1.0], "shares": [0.2, 0.3]}]}}, "add up to 1"),
         ({"outputs": {"x": [{}] * 65}}, "at most 64"),
+        ({"inputs": {"x": [{"edges": [1.0], "shares": [0.2, 0.8], "psi": -1}]}}, "psi is -1"),
     ],
 )
 def test_reference_when_it_means_nothing_then_refused_with_the_place(given: Any, reason: str) -> None:
