@@ -182,7 +182,7 @@ class Device:
 
     def _hand_over(self, record: deployments.Record, target: Mapping[str, Component]) -> dict[str, int]:
         health = self.lives.health()
-        actual = {name: one.record for name, one in self.lives.all.items()}
+        actual = {name: self.lives.all[name].record for name in self.lives.names()}
         excused = record.broken if record.failure is not None else ()
         broken = [name for name, one in health.items() if one.state is State.BROKEN and name not in excused]
         generations = {}
@@ -212,7 +212,7 @@ class Device:
         return self._settled_result(record)
 
     def _remove(self, names: frozenset[str]) -> Generator[str, None, None]:
-        there = {name: one.record for name, one in self.lives.all.items() if name in names}
+        there = {name: self.lives.all[name].record for name in self.lives.names() if name in names}
         for one in plan.plan(there, {}).removals:
             self.removals.append(one.name)
             self.lives.remove(one.name)
@@ -232,7 +232,7 @@ class Device:
             deadline_at=self._deadline(record),
             watch_s=0.0,
         )
-        yield from self._remove(frozenset(self.lives.all) - frozenset(previous))
+        yield from self._remove(frozenset(self.lives.names()) - frozenset(previous))
         verdict = yield from self._watch(expected)
         cause = progress.Failed(failure.stack, failure.cause)
         if isinstance(verdict, progress.Failed):

@@ -28,6 +28,8 @@ SHAPES: tuple[dict[str, Any], ...] = (
     {"install": "i {configuration:/speed}"},
     {},
 )
+BESIDE_SHAPES = tuple(one for one in SHAPES if "startup" in one)
+BESIDE = {"marram": {"update": {"overlap": True}}}
 ENDED_WELL = (State.RUNNING, State.FINISHED)
 
 
@@ -112,7 +114,8 @@ class Sequence:
 
     def _write(self) -> None:
         """A component's UpdateConfiguration, at once in the journal."""
-        going = [name for name, one in self.device.lives.all.items() if one.life.state is State.RUNNING]
+        lives_ = self.device.lives
+        going = [name for name in lives_.names() if lives_.all[name].life.state is State.RUNNING]
         if not going:
             return
         name, store = self.random.choice(going), self.device.store
@@ -126,10 +129,10 @@ class Sequence:
     def _request(self) -> None:
         if not self.device.lives.all:
             return
-        one = self.random.choice(list(self.device.lives.all.values()))
+        name = self.random.choice(self.device.lives.names())
         kinds = (Kind.RESTART, Kind.REPORTED_RUNNING, Kind.REPORTED_ERRORED, Kind.REPORTED_FINISHED)
-        if not one.removing:
-            self.device.lives.step(one, Event(self.random.choice(kinds)))
+        if not self.device.lives.all[name].removing:
+            self.device.lives.ask(name, Event(self.random.choice(kinds)))
 
     def _submit(self) -> None:
         if len(self.open) > 2:
@@ -180,7 +183,8 @@ class Sequence:
 
     def _versions(self, number: int) -> list[recipe.Recipe]:
         name, choose = NAMES[number], self.random
-        made = []
+        made, overlaps = [], choose.random() < 0.4
+        shapes = BESIDE_SHAPES if overlaps else SHAPES
         for text in sorted(choose.sample(("1.0.0", "1.1.0", "2.0.0"), choose.randint(1, 3)), reverse=True):
             needs = {
                 other: recipe.Dependency(choose.choice(("*",) * 8 + ("^1.0.0", ">=2.0.0")), choose.choice((HARD, SOFT)))
@@ -196,9 +200,10 @@ class Sequence:
                 recipe.Recipe(
                     name=name,
                     version=text,
-                    configuration=choose.choice(({}, {"speed": 1}, {"mode": "m", "deep": {"x": 0}})),
+                    configuration=choose.choice(({}, {"speed": 1}, {"mode": "m", "deep": {"x": 0}}))
+                    | (BESIDE if overlaps and choose.random() < 0.9 else {}),
                     dependencies=needs,
-                    manifests=(recipe.Manifest(lifecycle=dict(choose.choice(SHAPES))),),
+                    manifests=(recipe.Manifest(lifecycle=dict(choose.choice(shapes))),),
                 )
             )
         return made
