@@ -5,8 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import agent_aliases
+import agent_engine
+import agent_gate
+import agent_registry
+import agent_settings
+import agent_trials
 import numpy as np
 import pytest
 
@@ -195,3 +204,115 @@ def test_offer_when_terms_of_the_trial_mean_nothing_then_refused_by_name(scene: 
 
     assert (done.returncode, "trial.minimum is 1.5" in done.stderr) == (1, True)
     assert scene.row()["serving"] == "1.0.0"
+
+
+def rewrite(scene: doubling.Scene, **values: Any) -> None:
+    """Kills the agent and changes what it wrote about its only trial, as if it had died at another moment."""
+    scene.agent.send_signal(signal.SIGKILL)
+    scene.agent.wait(parts.WAIT_S)
+    file = scene.device.work("marram.ModelAgent") / "registry/trials.json"
+    content = json.loads(file.read_bytes())
+    content["trials"][0].update(values)
+    file.write_text(json.dumps(content))
+    scene.agent = scene.device.start_agent()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "serving"), [("promoted", "", "2.0.0"), ("refused", "TRIAL_DISAGREES", "1.0.0")]
+)
+def test_end_when_agent_died_between_deciding_and_acting_then_the_next_one_acts(
+    scene: doubling.Scene, outcome: str, code: str, serving: str
+) -> None:
+    folder = scene.model("2.0.0")
+    scene.offer("2.0.0", folder, trial=ENDLESS)
+    scene.begun()
+
+    rewrite(scene, outcome=outcome, code=code, reason="1 of 1 answers")
+    found = scene.ended()
+
+    assert (found["outcome"], found["code"]) == (outcome, code)
+    assert scene.ask() == {serving: 1}
+    assert scene.row()["candidate"] == ""
+    if code:
+        scene.offer("1.0.0", scene.device.root / "offered-1.0.0")
+        assert "1 of 1 answers (decided earlier)" in scene.offer("2.0.0", folder, trial=ENDLESS).stderr
+
+
+def test_end_when_agent_died_after_acting_then_nothing_is_done_twice(scene: doubling.Scene) -> None:
+    scene.offer("2.0.0", scene.model("2.0.0"), trial=TERMS)
+    scene.ended()
+
+    rewrite(scene, acted=False)
+    found = scene.ended()
+
+    assert (found["outcome"], len(scene.trials())) == ("promoted", 1)
+    assert (scene.row()["serving"], scene.row()["previous"]) == ("2.0.0", "1.0.0")
+
+
+def test_trials_when_their_file_is_damaged_then_put_aside_and_the_trial_begins_anew(scene: doubling.Scene) -> None:
+    scene.offer("2.0.0", scene.model("2.0.0"), trial=ENDLESS)
+    scene.begun()
+    scene.agent.send_signal(signal.SIGKILL)
+    scene.agent.wait(parts.WAIT_S)
+    file = scene.device.work("marram.ModelAgent") / "registry/trials.json"
+    file.write_text(file.read_text()[:-9])
+
+    scene.device.start_agent()
+    scene.begun()
+
+    assert scene.trials()[0]["outcome"] == "running"
+    assert file.with_name("trials.json.unreadable").exists()
+    assert "kept as trials.json.unreadable" in scene.device.log("marram.ModelAgent")
+
+
+class Recorder:
+    """A reporter that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, Mapping[str, Any]]] = []
+
+    def publish(
+        self, alias: str, kind: str, fields: Mapping[str, Any], *, local: bool = True, cloud: bool = True
+    ) -> None:
+        self.told.append((alias, kind, fields))
+
+    def counts(self) -> dict[str, int]:
+        return {}
+
+    def close(self, within_s: float = 1.0) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("wrong", "outcome"), [(0, "promoted"), (90, "refused")])
+def test_end_when_a_trial_is_over_then_it_is_reported_once_with_its_figures(
+    tmp_path: Path, wrong: int, outcome: str
+) -> None:
+    registry = agent_registry.Registry.open(tmp_path / "registry")
+    aliases, recorder = agent_aliases.Aliases(registry, 0), Recorder()
+    engine = agent_engine.Engine(aliases.serving)
+    trials = agent_trials.Trials(aliases, recorder)
+    engine.observers.append(trials.observe)
+    settings = agent_settings.read({"trial": TERMS})
+    values = [2.0 * x + (0 < x <= wrong) for x in range(100)]
+    aliases.offer("c", "1.0.0", doubling.table(tmp_path / "1", "1.0.0", [2.0 * x for x in range(100)]))
+    aliases.offer("c", "2.0.0", doubling.table(tmp_path / "2", "2.0.0", values), settings)
+
+    def told() -> Any:
+        trials.tick()
+        for x in range(1, 91, 9):
+            engine.predict(doubling.ALIAS, {"x": np.array([x], np.float32)}, time.monotonic() + 20)
+        return recorder.told
+
+    parts.until(told, "the report")
+    trials.close()
+    registry.close()
+
+    assert len(recorder.told) == 1
+    alias, kind, fields = recorder.told[0]
+    assert (alias, kind, fields["outcome"], fields["version"]) == (doubling.ALIAS, "trial", outcome, "2.0.0")
+    assert fields["samples"] >= 20
+    assert fields["low"] <= fields["agreement"] <= fields["high"]
+    digest = agent_registry.digest(*((tmp_path / "2" / name).read_bytes() for name in ("model.json", "table.onnx")))
+    verdict = aliases.gate.admission.verdicts.find(digest, agent_gate.RUNTIME, agent_settings.text(settings))
+    assert verdict is not None
+    assert verdict.accepted is (outcome == "promoted")
