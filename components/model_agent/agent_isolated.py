@@ -136,7 +136,8 @@ class Process:
 class Keeper:
     """Keeps a model's process alive, or takes the model for broken; `state` is loading, serving, restarting, broken or closed."""
 
-    def __init__(self, package: int, memory_bytes: int) -> None:
+    def __init__(self, name: str, package: int, memory_bytes: int) -> None:
+        self._name = name
         self.state, self.crashes, self.reason = "loading", 0, ""
         self._package = package
         self._memory_bytes = memory_bytes
@@ -204,7 +205,7 @@ class Keeper:
         recent = sum(1 for at in self._recent if now - at <= CRASHES_WITHIN_S)
         broken = recent >= CRASHES_LIMIT
         self.state = "broken" if broken else "restarting"
-        print(f"isolated model: {self.reason}; {self.state} (crash {recent} of {CRASHES_LIMIT})", flush=True)
+        print(f"{self._name} in its own process: {self.reason}; {self.state} (crash {recent} of {CRASHES_LIMIT})", flush=True)
         return None if broken else (min(BACKOFF_S * 2 ** (recent - 2), LONGEST_BACKOFF_S) if recent > 1 else 0.0)
 
     def _again(self, pause_s: float) -> bool:
@@ -259,7 +260,7 @@ def load(manifest: agent_check.Manifest, model: bytes, memory_bytes: int = 0) ->
     started or was killed from outside.
     """
     try:
-        keeper = Keeper(_package(manifest, model), memory_bytes)
+        keeper = Keeper(manifest.name, _package(manifest, model), memory_bytes)
     except OSError as error:
         raise agent_check.RefusedError(f"cannot start its process: {error}", "RESOURCE_EXHAUSTED") from error
     try:

@@ -13,6 +13,7 @@ but for those between the last message and the end of the agent.
      "memory": {"modelBytes", "agentBytes"},                            measured at load; resident set of the whole agent
      "total": {"count", "errors", "refused", "computedMs", "queuedMs", "latencyMs": {"0.1": n, ..., "5000": n, "more": n}},
      "interval": {"seconds", the same}, "p50Ms", "p99Ms",               upper bounds, of the total
+     "process": {"state", "pid", "crashes", "reason"},                  of a model that runs in one of its own
      "captures": {...}, "uploads": {...}, "drift": {...},               where the model's settings ask for them
      "reports": {"sent", "dropped", "refused", "waiting"}}
 """
@@ -108,6 +109,7 @@ class Metrics:
                 "p50Ms": figures["p50_ms"] if figures else 0.0,
                 "p99Ms": figures["p99_ms"] if figures else 0.0,
                 **{key: found for key, source in self._sources.items() if (found := source.figures(alias))},
+                **({"process": row["process"]} if "process" in row else {}),
                 "reports": self._reporter.counts(),
             }
             local = destination == LOCAL

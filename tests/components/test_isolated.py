@@ -139,8 +139,10 @@ def test_offer_when_the_model_crashes_the_runtime_then_refused_and_the_one_befor
 
     reply = offer(running, LABORER, bad, "2.0.0")
 
-    assert (reply["ok"], reply["code"]) == (False, "MODEL_CRASHED")
+    again = offer(running, LABORER, bad, "2.0.0")
+    assert (reply["ok"], reply["code"], again["code"]) == (False, "MODEL_CRASHED", "MODEL_CRASHED")
     assert "SIGSEGV" in reply["message"]
+    assert "decided earlier" in again["message"]
     assert (labor(client, 1), process(running, LABOR)["pid"]) == (2.0, before)
     assert parts.predict(client).version == "1.0.0"
 
