@@ -60,6 +60,7 @@ class _Watched:
     windows: int = 0
     drifted: int = 0
     events: int = 0
+    refused: bool = False  # the hold: a trial is running, or there is no version before
     last: agent_drift.Finding | None = None
     dropped: int = 0
 
@@ -148,8 +149,19 @@ class Drift:
         if watched.row.add(finding, rules):
             watched.events += 1
             self._act(seen.alias, watched, rules, finding)
+        elif finding.drifted and watched.refused:
+            self._act(seen.alias, watched, rules, finding, again=True)
 
-    def _act(self, alias: str, watched: _Watched, rules: agent_drift.Rules, finding: agent_drift.Finding) -> None:
+    def _act(
+        self,
+        alias: str,
+        watched: _Watched,
+        rules: agent_drift.Rules,
+        finding: agent_drift.Finding,
+        *,
+        again: bool = False,
+    ) -> None:
+        """Reports, and holds if so told; `again` is one more try of a hold that was refused, told if it succeeds."""
         reason = _reason(finding, rules)
         outcome, message = "reported", reason
         if rules.action == "rollback":
@@ -157,6 +169,9 @@ class Drift:
                 outcome, message = "held", self._aliases.hold(alias, "drift", reason)
             except agent_check.RefusedError as error:
                 outcome, message = "refused", f"{reason}; cannot go back: {error}"
+        watched.refused = outcome == "refused"
+        if again and watched.refused:
+            return
         self._say(f"drift: {alias} {watched.version}: {message}")
         fields = {
             "component": watched.component,

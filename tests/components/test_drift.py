@@ -395,6 +395,18 @@ def test_watch_when_there_is_no_version_before_then_reported_and_nothing_changes
     assert watching.shop.serving("a").version == "1.0.0"
 
 
+@pytest.mark.parametrize("watching", [("rollback", 1)], indirect=True)
+def test_watch_when_the_hold_is_possible_later_then_it_comes_with_the_next_drifted_window(watching: Watching) -> None:
+    watching.ask(3, 3.0)
+    watching.shop.versions.insert(0, watching.shop.versions[0])  # as when a trial ends, which forbids a hold
+
+    watching.ask(1, 3.0)
+
+    parts.until(lambda: len(watching.heard.messages) == 2, "the second message")
+    assert [fields["outcome"] for _, _, fields in watching.heard.messages] == ["refused", "held"]
+    assert len(watching.shop.holds) == 1
+
+
 @pytest.mark.parametrize("watching", [("report",)], indirect=True)
 def test_watch_when_a_trial_answers_then_its_answers_are_not_counted(watching: Watching) -> None:
     candidate = SimpleNamespace(
