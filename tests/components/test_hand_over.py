@@ -44,7 +44,7 @@ def test_refusal_when_predecessor_was_released_then_it_stays_and_goes_with_its_c
 
     assert refused.returncode == 1
     row = parts.serving(device)[0]
-    assert row.pop("reason").startswith("REFUSED: golden sample 1 of 8: power_kw is ")
+    assert row.pop("reason").startswith("GOLDEN_MISMATCH: golden sample 1 of 8: power_kw is ")
     assert row.pop("memory_bytes") > 0
     assert row == {
         "alias": "power-curve",
