@@ -205,7 +205,10 @@ class Keeper:
         recent = sum(1 for at in self._recent if now - at <= CRASHES_WITHIN_S)
         broken = recent >= CRASHES_LIMIT
         self.state = "broken" if broken else "restarting"
-        print(f"{self._name} in its own process: {self.reason}; {self.state} (crash {recent} of {CRASHES_LIMIT})", flush=True)
+        print(
+            f"{self._name} in its own process: {self.reason}; {self.state} (crash {recent} of {CRASHES_LIMIT})",
+            flush=True,
+        )
         return None if broken else (min(BACKOFF_S * 2 ** (recent - 2), LONGEST_BACKOFF_S) if recent > 1 else 0.0)
 
     def _again(self, pause_s: float) -> bool:
