@@ -108,6 +108,7 @@ class Maker:
             library.quant_pre_process(str(self._source), str(target), skip_symbolic_shape=True)
         model = onnx.load(target if target.exists() else self._source)
         graphs.give_names(model.graph)
+        graphs.drop_unused_domains(model)
         target.write_bytes(model.SerializeToString(deterministic=True))
         return target
 

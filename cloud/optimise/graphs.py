@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 _MULTIPLIES = ("Conv", "MatMul", "Gemm")
@@ -12,6 +13,16 @@ def give_names(graph: Any) -> None:
     """A name for each node that has none, by its place."""
     for at, node in enumerate(graph.node):
         node.name = node.name or f"{node.op_type}_{at}"
+
+
+def drop_unused_domains(model: Any) -> None:
+    """Takes out operator sets that no node needs: onnxruntime's tools declare all they know, devices refuse foreign ones."""
+    if model.functions:
+        return  # they may need what no node of the graph names
+    used = {"", "ai.onnx"} | {node.domain for node in _nodes(model.graph)}
+    kept = [each for each in model.opset_import if each.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def narrowed(graph: Any, per_channel: bool, kind: Any) -> dict[str, list[dict[str, Any]]]:
@@ -48,6 +59,15 @@ def ends(graph: Any) -> list[str]:
         ends_here = all(last[each.name] and each.op_type in _MOVES for each in followers)
         last[node.name] = ends_here and bool(followers or given.intersection(node.output))
     return [node.name for node in graph.node if node.op_type in _MULTIPLIES and last[node.name]]
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """All nodes, those of inner graphs included."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
 
 
 def _number(node: Any, name: str, otherwise: int) -> int:
