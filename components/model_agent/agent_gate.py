@@ -23,7 +23,9 @@ from typing import Any, TypeVar
 
 import agent_certificate
 import agent_check
+import agent_drift
 import agent_replay
+import agent_sampling
 import agent_settings
 import agent_signature
 import agent_trial_rules
@@ -150,6 +152,8 @@ def check_settings(settings: agent_settings.Settings) -> None:
     """Reads every section that means something to a module of its own; raises agent_settings.SettingsError."""
     agent_trial_rules.read(settings.trial)
     agent_replay.read(settings.replay)
+    agent_sampling.read(settings.capture)
+    agent_drift.read(settings.drift)
 
 
 _stuck: list[threading.Thread] = []

@@ -16,7 +16,6 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import agent_aliases
@@ -28,36 +27,11 @@ import agent_predictions
 import agent_report
 import agent_settings
 import agent_trial
+import agent_trial_records
 import agent_trial_rules
 
 ENDED_LIMIT = 32
-RUNNING, SUPERSEDED = "running", "superseded"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One trial on disk; `outcome` is RUNNING, SUPERSEDED or one of agent_trial_rules, times are epoch seconds."""
-
-    alias: str
-    component: str
-    version: str
-    digest: str
-    settings: str
-    counts: agent_trial_rules.Counts
-    began_at: float
-    outcome: str = RUNNING
-    code: str = ""
-    reason: str = ""
-    ended_at: float = 0.0
-    acted: bool = False
-
-    def of(self, candidate: Any) -> bool:
-        """Whether it is the trial of this candidate, with these settings."""
-        return candidate is not None and (self.digest, self.version, self.settings) == (
-            candidate.digest,
-            candidate.version,
-            agent_settings.text(candidate.settings),
-        )
+Record = agent_trial_records.Record
 
 
 class Trials:
@@ -78,6 +52,7 @@ class Trials:
         self._records: dict[str, Record] = {}  # by alias: the one that runs
         self._ended: list[Record] = []
         self._lines: list[str] = []
+        self._said = ""
         try:
             self._read(agent_durable.read(self._path))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -135,13 +110,15 @@ class Trials:
         """What is known of trials, the running ones first, then the latest."""
         with self._lock:
             records = [*(self._current(each) for each in self._records.values()), *reversed(self._ended)]
-        return [_fields(each) for each in records if alias in ("", each.alias)]
+        return [agent_trial_records.fields(each) for each in records if alias in ("", each.alias)]
 
     def _current(self, record: Record) -> Record:
         """With its counts of this moment; a trial runs until its end was acted on."""
         trial = self._running.get(record.alias)
-        counts = record.counts if trial is None or record.outcome != RUNNING else trial.counts()
-        return dataclasses.replace(record, counts=counts, outcome=RUNNING, code="", reason="", ended_at=0.0)
+        counts = record.counts if trial is None or record.outcome != agent_trial_records.RUNNING else trial.counts()
+        return dataclasses.replace(
+            record, counts=counts, outcome=agent_trial_records.RUNNING, code="", reason="", ended_at=0.0
+        )
 
     # ---- one trial ---------------------------------------------------------------------------------------------------
 
@@ -149,7 +126,7 @@ class Trials:
         trial, record = self._running.get(alias), self._records.get(alias)
         if trial is not None and trial.ending:
             return  # its own thread is at it
-        if record is not None and record.outcome != RUNNING:
+        if record is not None and record.outcome != agent_trial_records.RUNNING:
             self._act(record)  # an earlier run was killed between the end and its consequences
             return
         if record is not None and not record.of(candidate):
@@ -192,7 +169,12 @@ class Trials:
             record = dataclasses.replace(record, counts=trial.counts())
         why = "its candidate is gone: another version was offered, or it was withdrawn"
         ended = dataclasses.replace(
-            record, outcome=SUPERSEDED, code=SUPERSEDED.upper(), reason=why, ended_at=time.time(), acted=True
+            record,
+            outcome=agent_trial_records.SUPERSEDED,
+            code=agent_trial_records.SUPERSEDED.upper(),
+            reason=why,
+            ended_at=time.time(),
+            acted=True,
         )
         self._put_away(ended)
         self._say(f"trial of {record.alias} {record.version} ended: {why}")
@@ -200,12 +182,12 @@ class Trials:
     def _save(self, trial: agent_trial.Trial) -> None:
         with self._lock:
             record = self._records.get(trial.alias)
-            if record is not None and record.outcome == RUNNING and record.of(trial.candidate):
+            if record is not None and record.outcome == agent_trial_records.RUNNING and record.of(trial.candidate):
                 self._records[trial.alias] = dataclasses.replace(record, counts=trial.counts())
                 self._write()
 
     def _end(self, trial: agent_trial.Trial, end: agent_trial_rules.End) -> None:
-        """Called on the trial's own thread."""
+        """Called on the trial's own thread. Raises OSError when the end could not be kept: then it is none."""
         with self._lock:
             record = self._records.get(trial.alias)
             if record is None or not record.of(trial.candidate):
@@ -219,32 +201,46 @@ class Trials:
                 ended_at=time.time(),
             )
             self._records[trial.alias] = decided
-            self._write()
+            try:
+                self._write()
+            except OSError:
+                self._records[trial.alias] = record
+                raise
         self._act(decided)
 
     def _act(self, record: Record) -> None:
-        """Does what was decided; may have happened already, in whole or in part, before a crash."""
-        alias, promoted = record.alias, record.outcome == agent_trial_rules.PROMOTED
-        if not promoted:
+        """Does what was decided; may have happened already, in whole or in part, before a crash.
+
+        Where it cannot be done just now (a disk that is full, another agent that takes over) the next tick tries again.
+        """
+        try:
+            line = self._consequence(record)
+            self._put_away(dataclasses.replace(record, acted=True))
+        except OSError as error:
+            line = f"the trial of {record.alias} {record.version} ended as {record.outcome}; it waits to be acted on: {error}"
+        finally:
+            self._running.pop(record.alias, None)
+        self._say(f"trial: {line}")
+
+    def _consequence(self, record: Record) -> str:
+        alias = record.alias
+        if record.outcome == agent_trial_rules.REFUSED:
             verdicts = self._aliases.gate.admission.verdicts
             verdicts.keep(
                 record.digest, agent_gate.RUNTIME, record.settings, False, code=record.code, reason=record.reason
             )
         try:
-            if promoted:
-                line = self._aliases.promote(alias, f"{record.version} won its trial: {record.reason}", record.digest)
-            else:
-                line = self._aliases.drop_candidate(alias, record.code, record.reason, record.digest)
+            if record.outcome == agent_trial_rules.PROMOTED:
+                won = f"{record.version} won its trial: {record.reason}"
+                return self._aliases.promote(alias, won, record.digest)
+            return self._aliases.drop_candidate(alias, record.code, record.reason, record.digest)
         except agent_check.RefusedError as error:
-            line = (
+            return (
                 f"{alias}: the trial of {record.version} ended as {record.outcome}, and nothing was left to do: {error}"
             )
-        self._running.pop(alias, None)
-        self._put_away(dataclasses.replace(record, acted=True))
-        self._say(f"trial: {line}")
 
     def _put_away(self, record: Record) -> None:
-        self._reporter.publish(record.alias, "trial", _fields(record))
+        self._reporter.publish(record.alias, "trial", agent_trial_records.fields(record))
         with self._lock:
             self._records.pop(record.alias, None)
             self._ended = [*self._ended, record][-ENDED_LIMIT:]
@@ -253,12 +249,10 @@ class Trials:
     # ---- disk --------------------------------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        records = [*self._records.values(), *self._ended]
-        agent_durable.write(self._path, {"trials": [dataclasses.asdict(each) for each in records]})
+        agent_durable.write(self._path, agent_trial_records.written((*self._records.values(), *self._ended)))
 
     def _read(self, content: Any) -> None:
-        for given in content["trials"] if content is not None else ():
-            record = Record(**{**given, "counts": agent_trial_rules.Counts(**given["counts"])})
+        for record in agent_trial_records.read(content):
             if record.acted:
                 self._ended.append(record)
             else:
@@ -266,20 +260,6 @@ class Trials:
 
     def _say(self, line: str) -> None:
         with self._lock:
-            self._lines.append(line)
-
-
-def _fields(record: Record) -> dict[str, Any]:
-    """A record as reports and listings have it."""
-    terms = agent_trial_rules.read(agent_settings.from_text(record.settings).trial)
-    said = {
-        "alias": record.alias,
-        "component": record.component,
-        "version": record.version,
-        "outcome": record.outcome,
-        "code": record.code,
-        "reason": record.reason,
-        "beganAt": record.began_at,
-        "endedAt": record.ended_at,
-    }
-    return said if terms is None else said | agent_trial_rules.figures(terms, record.counts)
+            if line != self._said:  # what is tried again every second is told once
+                self._lines.append(line)
+            self._said = line

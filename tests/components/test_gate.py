@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import threading
@@ -14,9 +15,13 @@ from typing import Any
 import agent_capture_files
 import agent_certificate
 import agent_check
+import agent_entry
 import agent_gate
+import agent_loader
+import agent_registry
 import agent_replay
 import agent_sampling
+import agent_settings
 import agent_verdicts
 import numpy as np
 import onnxruntime
@@ -151,6 +156,25 @@ def test_step_when_it_fails_then_its_own_error_is_raised() -> None:
 
     with pytest.raises(agent_check.RefusedError, match="no"):
         agent_gate.bounded("load", 5, fail)
+
+
+def test_load_when_golden_samples_take_too_long_then_refused_for_now(tmp_path: Path) -> None:
+    folder = doubling.table(tmp_path / "slow", "1.0.0", [0.0], work=150)
+    data, model = (folder / "model.json").read_bytes(), (folder / "table.onnx").read_bytes()
+    registry = agent_registry.Registry.open(tmp_path / "registry")
+    held = agent_entry.Held("1.0.0", agent_registry.digest(data, model), "c")
+    manifest = agent_check.read_manifest(data)
+    package = agent_loader.Package("a", held, manifest, model, agent_settings.DEFAULT, limit_s=0.001)
+    loader = agent_loader.Loader(registry)
+
+    with pytest.raises(agent_check.RefusedError, match="its load with its golden samples took longer") as found:
+        loader.load(package)
+    parts.until(lambda: not [each for each in threading.enumerate() if each.name.startswith("load with")])
+    loaded = loader.load(dataclasses.replace(package, limit_s=30.0))
+
+    assert found.value.code == "GATE_TIMEOUT"
+    assert loaded.version == "1.0.0"
+    registry.close()
 
 
 def test_gate_when_every_step_takes_its_whole_time_then_below_the_minute_of_a_startup() -> None:

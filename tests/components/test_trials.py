@@ -6,7 +6,7 @@ import base64
 import json
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -283,36 +283,72 @@ class Recorder:
         pass
 
 
-@pytest.mark.parametrize(("wrong", "outcome"), [(0, "promoted"), (90, "refused")])
-def test_end_when_a_trial_is_over_then_it_is_reported_once_with_its_figures(
-    tmp_path: Path, wrong: int, outcome: str
-) -> None:
-    registry = agent_registry.Registry.open(tmp_path / "registry")
-    aliases, recorder = agent_aliases.Aliases(registry, 0), Recorder()
-    engine = agent_engine.Engine(aliases.serving)
-    trials = agent_trials.Trials(aliases, recorder)
-    engine.observers.append(trials.observe)
-    settings = agent_settings.read({"trial": TERMS})
-    values = [2.0 * x + (0 < x <= wrong) for x in range(100)]
-    aliases.offer("c", "1.0.0", doubling.table(tmp_path / "1", "1.0.0", [2.0 * x for x in range(100)]))
-    aliases.offer("c", "2.0.0", doubling.table(tmp_path / "2", "2.0.0", values), settings)
+class Inside:
+    """Aliases, engine and trials in this process; 1.0.0 serves, and 2.0.0, wrong about so many numbers, is tried."""
 
-    def told() -> Any:
-        trials.tick()
+    def __init__(self, root: Path, wrong: int = 0) -> None:
+        self.registry = agent_registry.Registry.open(root / "registry")
+        self.aliases, self.recorder = agent_aliases.Aliases(self.registry, 0), Recorder()
+        self.engine = agent_engine.Engine(self.aliases.serving)
+        self.trials = agent_trials.Trials(self.aliases, self.recorder)
+        self.engine.observers.append(self.trials.observe)
+        self.settings = agent_settings.read({"trial": TERMS})
+        for version, errors in (("1.0.0", 0), ("2.0.0", wrong)):
+            values = [2.0 * x + (0 < x <= errors) for x in range(100)]
+            folder = doubling.table(root / version, version, values)
+            self.aliases.offer("c", version, folder, self.settings)
+        self.folder, self.file = root / "2.0.0", root / "registry/trials.json"
+
+    def go_on(self) -> None:
+        """A turn of the service and some requests."""
+        self.trials.tick()
         for x in range(1, 91, 9):
-            engine.predict(doubling.ALIAS, {"x": np.array([x], np.float32)}, time.monotonic() + 20)
-        return recorder.told
+            self.engine.predict(doubling.ALIAS, {"x": np.array([x], np.float32)}, time.monotonic() + 20)
 
-    parts.until(told, "the report")
-    trials.close()
-    registry.close()
+    def told(self) -> Any:
+        self.go_on()
+        return self.recorder.told
 
-    assert len(recorder.told) == 1
-    alias, kind, fields = recorder.told[0]
+    def decided(self) -> bool:
+        self.go_on()
+        return bool(json.loads(self.file.read_bytes())["trials"][0]["outcome"] != "running")
+
+
+@pytest.fixture
+def inside(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Inside]:
+    made = Inside(tmp_path, getattr(request, "param", 0))
+    yield made
+    made.trials.close()
+    made.registry.close()
+
+
+@pytest.mark.parametrize(("inside", "outcome"), [(0, "promoted"), (90, "refused")], indirect=["inside"])
+def test_end_when_a_trial_is_over_then_it_is_reported_once_with_its_figures(inside: Inside, outcome: str) -> None:
+    parts.until(inside.told, "the report")
+    inside.go_on()
+
+    assert len(inside.recorder.told) == 1
+    alias, kind, fields = inside.recorder.told[0]
     assert (alias, kind, fields["outcome"], fields["version"]) == (doubling.ALIAS, "trial", outcome, "2.0.0")
     assert fields["samples"] >= 20
     assert fields["low"] <= fields["agreement"] <= fields["high"]
-    digest = agent_registry.digest(*((tmp_path / "2" / name).read_bytes() for name in ("model.json", "table.onnx")))
-    verdict = aliases.gate.admission.verdicts.find(digest, agent_gate.RUNTIME, agent_settings.text(settings))
+    digest = agent_registry.digest(*((inside.folder / name).read_bytes() for name in ("model.json", "table.onnx")))
+    verdicts = inside.aliases.gate.admission.verdicts
+    verdict = verdicts.find(digest, agent_gate.RUNTIME, agent_settings.text(inside.settings))
     assert verdict is not None
     assert verdict.accepted is (outcome == "promoted")
+
+
+def test_end_when_another_agent_is_taking_over_then_it_waits_and_is_acted_on_afterwards(inside: Inside) -> None:
+    assert inside.registry.changes.freeze(5)
+    parts.until(inside.decided, "the trial to be decided")
+    inside.go_on()
+
+    serving = inside.aliases.serving(doubling.ALIAS)
+    assert (serving and serving.version, inside.recorder.told) == ("1.0.0", [])
+    inside.registry.changes.thaw()
+    parts.until(inside.told, "the report")
+
+    serving = inside.aliases.serving(doubling.ALIAS)
+    assert serving is not None
+    assert serving.version == "2.0.0"
