@@ -35,8 +35,10 @@ def measure() -> list[tuple[str, str, str]]:
     with tempfile.TemporaryDirectory(prefix="mb") as folder:
         files = publish(Path(folder) / "agent")
         model = make_model(Path(folder) / "model")
+        edge = json.dumps({"socketPath": "edge.sock"})
+        doors = ["--oip-http", "127.0.0.1:0", "--oip-grpc", "127.0.0.1:0", "--edge-manager", edge]
         with subprocess.Popen(
-            [sys.executable, "-u", files / "agent.py", "--oip-http", "127.0.0.1:0", "--oip-grpc", "127.0.0.1:0"],
+            [sys.executable, "-u", files / "agent.py", *doors],
             cwd=folder,
             stdout=(Path(folder) / "agent.log").open("w"),
         ) as agent:
@@ -92,13 +94,13 @@ def _measure(folder: Path, files: Path, model: Path) -> list[tuple[str, str, str
     named = ["--component", "com.example.Bench", "--version", "1.0.0", "--socket", "agent.sock"]
     offer: list[str | Path] = [sys.executable, files / "hand_over.py", "offer", *named, "--artifacts", model]
     subprocess.run(offer, cwd=folder, check=True, capture_output=True)
-    found = dict(re.findall(r"(gRPC|REST) on (\S+)", log.read_text()))
+    found = dict(re.findall(r"inference protocol: (gRPC|REST) on (\S+)", log.read_text()))
     asked = {
         "files": str(files),
         "model": str(model / "model.onnx"),
         "alias": ALIAS,
         "token": (folder / "oip.token").read_text(),
-        "addresses": {"native": str(folder / "agent.sock"), "REST": found.get("REST"), "gRPC": found.get("gRPC")},
+        "addresses": {"native": str(folder / "agent.sock"), "edge": f"unix:{folder}/edge.sock", **found},
         "sizes": SIZES,
     }
     client: list[str | Path] = [sys.executable, REPOSITORY / "tools/bench_model_client.py", json.dumps(asked)]

@@ -7,10 +7,12 @@ address is left out and told on stderr.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import importlib
 import json
 import os
 import statistics
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -24,10 +26,18 @@ def main(asked: dict[str, Any]) -> None:
     sys.path.insert(0, asked["files"])
     numpy = importlib.import_module("numpy")
     doors = {"direct": ("onnxruntime in the client", direct(asked["model"]))}
-    for door, make in (("native", native), ("REST", rest), ("gRPC", grpc), ("gRPC shared", grpc_shared)):
-        address = asked["addresses"].get(door.partition(" ")[0])
+    others = {
+        "native": native,
+        "native bytes": native_bytes,
+        "REST": rest,
+        "gRPC": grpc,
+        "gRPC shared": grpc_shared,
+        "edge": edge,
+        "edge shared": edge_shared,
+    }
+    for door, make in others.items():
         try:
-            doors[door] = make(address, asked)
+            doors[door] = make(asked["addresses"].get(door.partition(" ")[0]), asked)
         except ImportError as error:
             print(f"no figures for {door}: {error}", file=sys.stderr)
     found = {}
@@ -75,9 +85,16 @@ def direct(model: str) -> Call:
 
 
 def native(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
-    alias = asked["alias"]
-    client = importlib.import_module("model_client").Client(address)
-    return "model_client", lambda array: float(client.predict(alias, {"x": array}, deadline_s=20.0).outputs["y"][0])
+    return "model_client", applied(importlib.import_module("model_client").Client(address), asked["alias"])
+
+
+def native_bytes(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
+    client = importlib.import_module("model_client").Client(address, shared=False)
+    return "model_client without shared memory", applied(client, asked["alias"])
+
+
+def applied(client: Any, alias: str) -> Call:
+    return lambda array: float(client.predict(alias, {"x": array}, deadline_s=20.0).outputs["y"][0])
 
 
 def rest(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
@@ -113,6 +130,64 @@ def grpc_shared(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
         return float(memory.get_contents_as_numpy(region, numpy.float32, [1], size - 4)[0])
 
     return "tritonclient.grpc, system shared memory", call
+
+
+def edge(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
+    predict, messages = edge_stub(address)
+    described = messages.TensorMetadata(name=b"x", data_type=messages.FLOAT32)
+
+    def call(array: Any) -> float:
+        del described.shape[:]
+        described.shape.append(array.size)
+        given = messages.Tensor(tensor_metadata=described, byte_data=array.tobytes())
+        return edge_number(predict(messages.PredictRequest(name=asked["alias"], tensors=[given])))
+
+    return "grpcio, Edge Manager's messages", call
+
+
+def edge_shared(address: str, asked: dict[str, Any]) -> tuple[str, Call]:
+    """The input in a segment of System V, closed for writing before each call and opened after it, as the protocol wants."""
+    predict, messages = edge_stub(address)
+    libc = ctypes.CDLL(None)
+    libc.shmat.restype, libc.shmat.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+    identity = libc.shmget(0, max(asked["sizes"].values()), 0o1600)  # IPC_PRIVATE, IPC_CREAT
+    memory, status = libc.shmat(identity, None, 0), ctypes.create_string_buffer(512)
+    atexit.register(libc.shmctl, identity, 0, None)  # IPC_RMID
+    libc.shmctl(identity, 2, status)  # IPC_STAT
+    described = messages.TensorMetadata(name=b"x", data_type=messages.FLOAT32)
+
+    def allow(mode: int) -> None:
+        struct.pack_into("=H", status, 20, mode)
+        libc.shmctl(identity, 1, status)  # IPC_SET
+
+    def call(array: Any) -> float:
+        ctypes.memmove(memory, array.ctypes.data, array.nbytes)
+        allow(0o400)
+        del described.shape[:]
+        described.shape.append(array.size)
+        handle = messages.SharedMemoryHandle(size=array.nbytes, offset=0, segment_id=identity)
+        given = messages.Tensor(tensor_metadata=described, shared_memory_handle=handle)
+        answer = predict(messages.PredictRequest(name=asked["alias"], tensors=[given]))
+        allow(0o600)
+        return edge_number(answer)
+
+    return "grpcio, Edge Manager's messages, System V shared memory", call
+
+
+def edge_stub(address: str) -> tuple[Call, Any]:
+    if not address:
+        raise ImportError("the agent has no door of Edge Manager")
+    rpc, messages = importlib.import_module("grpc"), importlib.import_module("agent_edge_pb2")
+    predict = rpc.insecure_channel(address, options=(("grpc.max_send_message_length", -1),)).unary_unary(
+        "/AWS.SageMaker.Edge.Agent/Predict",
+        request_serializer=messages.PredictRequest.SerializeToString,
+        response_deserializer=messages.PredictResponse.FromString,
+    )
+    return predict, messages
+
+
+def edge_number(answer: Any) -> float:
+    return float(struct.unpack("<f", answer.tensors[0].byte_data)[0])
 
 
 def triton(module: Any, address: str, alias: str) -> Call:

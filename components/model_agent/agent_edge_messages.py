@@ -84,7 +84,7 @@ def captured(tensors: Sequence[Any], auxiliaries: Sequence[Any], limit: int) -> 
             raise wrong(f"tensor {place} of the capture has no metadata: what its bytes are would be lost")
         name = _name(tensor.tensor_metadata.name)
         dtype, shape = _described(name, tensor.tensor_metadata)
-        data = _data(f"tensor {name!r}", tensor, _size(dtype, shape), limit)
+        data = bytes(_data(f"tensor {name!r}", tensor, _size(dtype, shape), limit))
         _check_size(name, data, dtype, shape)
         content = f"Tensor[{dtype}; {', '.join(map(str, shape))}]"
         items.append(agent_capture_files.Item(name, content, data))
@@ -93,7 +93,7 @@ def captured(tensors: Sequence[Any], auxiliaries: Sequence[Any], limit: int) -> 
             raise wrong(f"auxiliary {each.name[:50]!r} has the unknown encoding {each.encoding}")
         encoding = ENCODINGS[each.encoding]
         content = CONTENT_TYPES.get(encoding, "application/octet-stream")
-        data = _data(f"auxiliary {each.name[:50]!r}", each, 0, limit)
+        data = bytes(_data(f"auxiliary {each.name[:50]!r}", each, 0, limit))
         items.append(agent_capture_files.Item(each.name[:_NAME_LIMIT], content, data, encoding))
     return tuple(items)
 
@@ -117,14 +117,14 @@ def _array(name: str, tensor: Any, declared: agent_check.Tensor, limit: int) -> 
     return array if array.flags.aligned else array.copy()
 
 
-def _completed(name: str, data: bytes, dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _completed(name: str, data: bytes | Array, dtype: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     if shape.count(-1) > 1:
         raise wrong(f"input {name!r} needs metadata with its shape: this model takes {list(shape)}")
     row = _size(dtype, tuple(size for size in shape if size != -1))
     return tuple(len(data) // max(row, 1) if size == -1 else size for size in shape)
 
 
-def _check_size(name: str, data: bytes, dtype: str, shape: tuple[int, ...]) -> None:
+def _check_size(name: str, data: bytes | Array, dtype: str, shape: tuple[int, ...]) -> None:
     if len(data) != _size(dtype, shape):
         raise wrong(f"tensor {name!r} has {len(data)} bytes; {dtype} {list(shape)} takes {_size(dtype, shape)}")
 
@@ -138,7 +138,7 @@ def _described(name: str, metadata: Any) -> tuple[str, tuple[int, ...]]:
     return DTYPES[metadata.data_type], shape
 
 
-def _data(what: str, given: Any, expected: int, limit: int) -> bytes:
+def _data(what: str, given: Any, expected: int, limit: int) -> bytes | Array:
     """The bytes of a tensor or an auxiliary; of a segment without a size `expected` ones, or the rest for 0."""
     if expected > limit:
         raise wrong(f"{what} of {expected} bytes is above the limit of {limit}")
@@ -149,7 +149,7 @@ def _data(what: str, given: Any, expected: int, limit: int) -> bytes:
         return bytes(given.byte_data)
     handle = given.shared_memory_handle
     try:
-        return agent_sysv.read(handle.segment_id, handle.offset, handle.size or expected, limit)
+        return agent_sysv.SEGMENTS.read(handle.segment_id, handle.offset, handle.size or expected, limit)
     except agent_sysv.SegmentError as error:
         raise wrong(f"{what}: {error}") from error
 

@@ -30,6 +30,9 @@ DATATYPES = {
     **{f"float{bits}": f"FP{bits}" for bits in (16, 32, 64)},
 }
 _NUMPY = {datatype: dtype for dtype, datatype in DATATYPES.items()}
+_BY_TYPE = {
+    np.dtype(dtype): datatype for dtype, datatype in DATATYPES.items()
+}  # numpy's names of types are slow to ask for
 TENSORS_LIMIT = 64  # in one request
 TENSOR_LIMIT_BYTES = 16 * 1024 * 1024  # as on the native door (agent_frames.BODY_LIMIT_BYTES)
 _DIMENSIONS_LIMIT = 32
@@ -53,7 +56,7 @@ class Place:
     size: int
 
 
-Read = Callable[[Place], bytes]  # the content of a place; raises OipError
+Read = Callable[[Place], bytes | memoryview]  # the content of a place; raises OipError
 
 
 @dataclass(frozen=True)
@@ -199,9 +202,10 @@ def to_bytes(array: Array) -> bytes:
 
 def datatype_of(name: str, array: Array) -> str:
     """The protocol's name for an array's type; raises OipError for a type it has none for here."""
-    if array.dtype.name not in DATATYPES:
+    found = _BY_TYPE.get(array.dtype)
+    if found is None:
         raise OipError("UNIMPLEMENTED", f"output '{name}' has the type {array.dtype.name}, which this door cannot send")
-    return DATATYPES[array.dtype.name]
+    return found
 
 
 def timeout(microseconds: Any) -> float | None:

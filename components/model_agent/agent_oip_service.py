@@ -14,6 +14,7 @@ import agent_aliases
 import agent_check
 import agent_engine
 import agent_oip
+import numpy as np
 
 NAME, VERSION = "marram.ModelAgent", "1.0.0"
 EXTENSIONS = ("binary_tensor_data", "model_configuration", "model_repository", "statistics", "system_shared_memory")
@@ -126,12 +127,12 @@ def _check(name: str, manifest: agent_check.Manifest, request: agent_oip.Request
         )
     for given, array in request.inputs.items():
         want = declared[given]
-        if array.dtype.name != want.dtype:
+        if array.dtype != np.dtype(want.dtype):
             has, wants = agent_oip.DATATYPES[array.dtype.name], agent_oip.DATATYPES[want.dtype]
             raise agent_oip.wrong(
                 f"inference input '{given}' data-type is '{has}', but model '{name}' expects '{wants}'"
             )
-        if not want.fits(array.dtype.name, array.shape):
+        if not want.fits(want.dtype, array.shape):
             shapes = f"Expected {list(want.shape)}, got {list(array.shape)}"
             raise agent_oip.wrong(f"unexpected shape for input '{given}' for model '{name}'. {shapes}")
     _known_outputs(name, {tensor.name for tensor in manifest.outputs}, request)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import agent_oip
+import agent_shared
 
 REGIONS_LIMIT = 64
 _FOLDER = "/dev/shm"  # noqa: S108 - POSIX shared memory
@@ -42,6 +43,7 @@ class Regions:
         self._authorize = authorize
         self._regions: dict[str, Region] = {}
         self._changing = threading.Lock()
+        self._buffers = agent_shared.Buffers()
 
     def register(self, name: str, key: Any, offset: Any, size: Any, token: str) -> None:
         """Opens a segment; it stays open until it is unregistered."""
@@ -77,16 +79,17 @@ class Regions:
                 if not name or each.name == name
             ]
 
-    def read(self, place: agent_oip.Place, token: str) -> bytes:
-        """The bytes of a tensor there."""
+    def read(self, place: agent_oip.Place, token: str) -> memoryview:
+        """The bytes of a tensor there, copied."""
+        data = self._buffers.take(place.size)
         descriptor, start = self._taken(place, token)
         try:
-            data = os.pread(descriptor, place.size, start)
+            count = os.preadv(descriptor, [data], start)
         finally:
             os.close(descriptor)
-        if len(data) != place.size:
-            raise agent_oip.wrong(f"shared memory region '{place.region}' ends after {len(data)} bytes of the tensor")
-        return data
+        if count != place.size:
+            raise agent_oip.wrong(f"shared memory region '{place.region}' ends after {count} bytes of the tensor")
+        return data.data
 
     def write(self, name: str, place: agent_oip.Place, data: bytes, token: str) -> None:
         """Puts the bytes of output `name` there."""

@@ -22,6 +22,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 MEMORY_LIMIT_BYTES = 2 * agent_frames.BODY_LIMIT_BYTES  # one request and its answer
 COPIES_LIMIT_BYTES = 64 * 1024 * 1024  # kept between requests, of all connections together
+BUFFERS_LIMIT = 8
 _ALONE = 2  # references to an array that only its holder has: the holder's, and the argument of getrefcount
 
 
@@ -48,6 +49,29 @@ class Copies:
         """It is kept no more."""
         with self._lock:
             self._left += size
+
+
+class Buffers:
+    """Memory for copies that is used again as soon as nothing refers to them any more; for many threads."""
+
+    def __init__(self, limit_bytes: int = COPIES_LIMIT_BYTES, limit: int = BUFFERS_LIMIT) -> None:
+        self._limit_bytes = limit_bytes
+        self._limit = limit
+        self._kept: list[Array] = []
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> Array:
+        """So many bytes; the caller's as long as it refers to them."""
+        with self._lock:
+            for index in range(len(self._kept) - 1, -1, -1):  # the last one used first: it is still in the caches
+                if self._kept[index].nbytes >= size and sys.getrefcount(self._kept[index]) == _ALONE:
+                    self._kept.append(self._kept.pop(index))
+                    return self._kept[-1][:size]
+            made = np.empty(size, np.uint8)
+            self._kept.append(made)
+            while len(self._kept) > self._limit or sum(each.nbytes for each in self._kept) > self._limit_bytes:
+                del self._kept[0]
+            return made[:]
 
 
 class Input:
