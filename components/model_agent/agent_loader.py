@@ -87,17 +87,17 @@ class Loader:
         """Loaded, checked and warm; raises agent_check.RefusedError."""
         held = package.held
         self._allocator.trim()
-        before, started = agent_memory.own_bytes(), time.monotonic()
+        before, in_use, started = agent_memory.own_bytes(), self._allocator.in_use_bytes(), time.monotonic()
         model: Any = _loaded(package)
         load_s = time.monotonic() - started
         self._allocator.trim()
-        apart = 0
+        # Pages may stay that nobody uses, allocated memory may never be touched: the smaller is nearer to the truth. At
+        # least the weights: requests that end meanwhile give memory back, too.
+        grown = agent_memory.own_bytes() - before
+        allocated = self._allocator.in_use_bytes() - in_use
+        memory = max(min(grown, allocated) if in_use else grown, len(package.model))
         if getattr(model, "pid", 0):
-            apart = agent_memory.process_bytes(model.pid) + len(
-                package.model
-            )  # its process, and the memory it starts from
-        # At least its weights: requests that end meanwhile give memory back, too.
-        memory = max(agent_memory.own_bytes() - before + apart, len(package.model))
+            memory = agent_memory.process_bytes(model.pid) + len(package.model)  # and what it starts from again
         self._registry.learn(held.key, agent_registry.Cost(memory, round(load_s, 3)))
         guard = agent_guard.Guard(model)
         size = len(package.model)

@@ -1,7 +1,9 @@
 """Measures the memory of this process and of a model's own one, and gives back to the system what was freed.
 
 After a model is let go, its pages stay with the process: glibc keeps them for later (48 to 236 MB for one detector, spec
-ml.md 9) until `malloc_trim`. Where the C library has none (musl), nothing can be given back, which is told once.
+ml.md 9) until `malloc_trim`. That leaves out the end of each heap that is not the main one, which glibc lets grow with what
+was freed; so its limits are fixed first (mallopt(3)). Where the C library has none of this (musl), nothing can be given
+back, which is told once.
 """
 
 from __future__ import annotations
@@ -12,6 +14,9 @@ import re
 from pathlib import Path
 
 _KIB = 1024
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt, malloc.h
+# Below it memory is used again without the system, which requests of a few megabytes need; above, it goes back when freed.
+_KEPT_BYTES = 8 * 1024 * 1024
 
 
 def own_bytes() -> int:
@@ -32,13 +37,39 @@ def process_bytes(pid: int) -> int:
         return 0
 
 
+class _Mallinfo(ctypes.Structure):
+    """struct mallinfo2 of malloc.h (glibc 2.33): bytes in use are those of all heaps and those mapped one by one."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
 class Allocator:
     """The C library's; `trim` costs milliseconds."""
 
     def __init__(self) -> None:
-        found = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        library = ctypes.CDLL(None)
+        found = getattr(library, "malloc_trim", None)
+        if found is not None:
+            for limit in (_TRIM_THRESHOLD, _MMAP_THRESHOLD):
+                library.mallopt(limit, _KEPT_BYTES)
         self._trim = found
+        self._info = getattr(library, "mallinfo2", None)
+        if self._info is not None:
+            self._info.restype = _Mallinfo
         self.told = "" if found is not None else "this C library cannot give memory back (no malloc_trim)"
+
+    def in_use_bytes(self) -> int:
+        """What was allocated and not freed, wherever it lies; 0 where the C library does not tell."""
+        if self._info is None:
+            return 0
+        info = self._info()
+        return int(info.uordblks + info.hblkhd)
 
     def trim(self, collect: bool = False) -> None:
         """Gives free memory back to the system.

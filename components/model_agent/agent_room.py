@@ -27,6 +27,7 @@ ADVICE = "raise the agent's memoryBytes, unload something, or let the model swap
 EVICT_S = 2.0  # requests under way get this long before their model leaves
 DRAIN_S = 10.0  # an old model's requests get this long before it makes room for the new one
 RETRY_S = 0.05  # between two tries to reload where there is no room
+LITTER_TURNS = 3
 SETTLE_S = 1.0  # a model that just came back stays: two that do not fit together take turns, and both answer
 
 
@@ -45,7 +46,7 @@ class Room:
         self._loader = agent_loader.Loader(registry)
         self._changed = threading.Condition()  # its lock is reentrant
         self._settled_at: dict[str, float] = {}
-        self._litter = False  # a load failed; its error may still hold what was loaded
+        self._litter = 0  # turns in which to look for what a load that failed left; its error may hold it at first
 
     @property
     def told(self) -> str:
@@ -109,10 +110,10 @@ class Room:
             each.model.wait(max(0.0, end - time.monotonic()))
         with self._changed:
             left = [each for each in self._leaving if not each.model.gone]
-            if len(left) < len(self._leaving) or self._litter:
+            if len(left) < len(self._leaving) or self._litter > 0:
                 self._leaving = left
-                self._loader.free(collect=self._litter)
-                self._litter = False
+                self._loader.free(collect=self._litter > 0)
+                self._litter = max(0, self._litter - 1)
 
     def _drop(self, alias: str, instead: agent_loader.Serving | None = None) -> None:
         self._leave(self.candidates.pop(alias, None), instead, self.serving.get(alias))
@@ -177,7 +178,7 @@ class Room:
 
     def _undo(self, alias: str, new: agent_loader.Serving | None) -> None:
         """The old model answers again, if it had to go."""
-        self._litter = True
+        self._litter = LITTER_TURNS
         if self.serving.get(alias) is new and new is not None:
             return  # it was installed before something else failed
         if new is not None and self.candidates.get(alias) is not new:
