@@ -138,7 +138,7 @@ def site() -> Iterator[Site]:
             made.nucleus.close()
 
 
-def test_agent_when_updated_and_then_badly_then_the_application_notices_nothing(
+def test_agent_when_updated_the_nucleus_restarted_and_then_updated_badly_then_the_application_notices_nothing(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert site.deploy(agent="1.0.0", model="1.1.0", asker="1.0.0") == "SUCCEEDED", site.said(AGENT)
@@ -152,6 +152,8 @@ def test_agent_when_updated_and_then_badly_then_the_application_notices_nothing(
     assert "took over after" in site.said(AGENT)
     assert "component.succeeded" in site.nucleus.log()
 
+    site.nucleus.restart()
+    assert site.pid(AGENT) == successor
     site.publish(AGENT, "1.0.2", prefix="echo it cannot >&2; exit 7; ")
     assert site.deploy(agent="1.0.2") == "FAILED"
 

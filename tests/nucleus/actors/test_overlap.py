@@ -266,3 +266,35 @@ async def test_deployment_when_the_new_version_fails_beside_the_old_then_rolled_
         _, second = (device.places.work(A) / "pids").read_text().split()
         assert (exists(int(first)), exists(int(second))) == (False, True)
         assert device.supervisor.health()[B].pids == pids
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["opted in", "not"])
+async def test_deployment_when_a_dependents_script_names_the_updated_component_then_it_follows_beside_if_it_asks_to(
+    tmp_path: Path, asks: bool
+) -> None:
+    """The model agent, a model whose script lies in the agent's artifacts, and an application that cannot run without it."""
+    device = devices.Device(tmp_path / "root")
+    model, hard = "com.example.Model", {"VersionRequirement": "*", "DependencyType": HARD}
+    daemon = "sleep 1000 >/dev/null 2>&1 & echo $! >> pids"
+    device.publish(
+        recipe("1.0.0", daemon),
+        recipe("1.0.1", f"sleep 0.2; {daemon}"),
+        devices.recipe(
+            model,
+            "1.0.0",
+            {"Startup": f"echo {{{A}:artifacts:path}} >> offered", "Shutdown": "echo released >> offered"},
+            ComponentConfiguration={"DefaultConfiguration": {"marram": ASKED if asks else {}}},
+            ComponentDependencies={A: hard},
+        ),
+        devices.recipe(B, "1.0.0", {"Run": FOREVER}, ComponentDependencies={model: hard}),
+    )
+    async with device.running():
+        assert (await device.deploy({A: "1.0.0", B: "1.0.0", model: "1.0.0"})).status == "SUCCEEDED"
+        pids = device.supervisor.health()[B].pids
+
+        assert (await device.deploy({A: "1.0.1", B: "1.0.0", model: "1.0.0"})).status == "SUCCEEDED"
+
+        lines = (device.places.work(model) / "offered").read_text().split()
+        order = ["1.0.0", "1.0.1", "released"] if asks else ["1.0.0", "released", "1.0.1"]
+        assert [Path(line).name for line in lines] == order
+        assert (device.supervisor.health()[B].pids == pids) is asks
