@@ -2,8 +2,7 @@
 
 All seven calls and every status code of its table. Where this agent knows more codes: PERMISSION_DENIED for a load without
 the token, FAILED_PRECONDITION for the unload of an alias that is somebody else's, RESOURCE_EXHAUSTED for a full queue.
-The synchronous server with a small pool: quicker than grpc.aio in every measurement (spec ml.md 9). The socket is for the
-agent's user only. Needs grpcio and protobuf.
+The socket is for the agent's user only. Needs grpcio and protobuf.
 """
 
 from __future__ import annotations
@@ -11,12 +10,9 @@ from __future__ import annotations
 import hmac
 import os
 import re
-import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +23,8 @@ import agent_check
 import agent_edge_messages
 import agent_edge_pb2
 import agent_engine
+import agent_grpc
 import agent_identity
-import grpc
 
 SERVICE = "AWS.SageMaker.Edge.Agent"
 OWNER = "door:edge-manager"  # of what LoadModel loaded; no component can be called so
@@ -39,7 +35,6 @@ LONGEST_S = 60.0  # a prediction of a client that names no deadline
 MEMORY_PER_BYTE = 4  # a loaded model against its file, fp32 measured (spec ml.md 9)
 _ALIAS = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 _ALIAS_LIMIT = 256
-_MESSAGE_CHARACTERS = 1000  # of an error: it travels in a header
 _messages: Any = agent_edge_pb2  # its classes are made at import and known to no checker
 wrong = agent_edge_messages.wrong
 
@@ -200,15 +195,7 @@ class Door:
     """Answers from the start on the Unix socket `path`. Raises OSError if it cannot listen."""
 
     def __init__(self, path: str, service: Service, message_bytes: int) -> None:
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="edge"),
-            options=(
-                ("grpc.max_receive_message_length", message_bytes),
-                ("grpc.max_send_message_length", -1),
-            ),
-            maximum_concurrent_rpcs=WAITING_LIMIT,
-        )
-        methods = {
+        functions: dict[str, agent_grpc.Function] = {
             "Predict": service.predict,
             "LoadModel": service.load,
             "UnLoadModel": service.unload,
@@ -217,8 +204,8 @@ class Door:
             "CaptureData": service.capture,
             "GetCaptureDataStatus": service.capture_status,
         }
-        handlers = {name: _handler(name, function) for name, function in methods.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        protocol = agent_grpc.Protocol(SERVICE, _messages, agent_edge_messages.EdgeError)
+        self._server = agent_grpc.server(protocol, functions, agent_grpc.Bounds(WORKERS, WAITING_LIMIT, message_bytes))
         before = os.umask(0o177)
         try:
             self._server.add_insecure_port(f"unix:{path}")
@@ -231,28 +218,6 @@ class Door:
     def close(self, grace_s: float) -> None:
         """Takes no more calls and gives those under way `grace_s`."""
         self._server.stop(grace_s).wait(grace_s + 1)
-
-
-def _handler(name: str, function: Callable[[Any, Any], Any]) -> Any:
-    """`function` behind its codec; what it raises becomes the status of the call."""
-
-    def answer(asked: Any, context: Any) -> Any:
-        try:
-            return function(asked, context)
-        except agent_edge_messages.EdgeError as error:
-            code, message = getattr(grpc.StatusCode, error.code), str(error)
-        except Exception as error:  # a request must never end the agent: the others keep their models
-            print(f"edge manager: cannot answer {name}: {error!r}", file=sys.stderr, flush=True)
-            code, message = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
-        context.set_code(code)
-        context.set_details(message[:_MESSAGE_CHARACTERS])
-        return getattr(_messages, f"{name}Response")()
-
-    return grpc.unary_unary_rpc_method_handler(
-        answer,
-        request_deserializer=getattr(_messages, f"{name}Request").FromString,
-        response_serializer=getattr(_messages, f"{name}Response").SerializeToString,
-    )
 
 
 def _record(asked: Any, limit: int) -> agent_capture.Record:

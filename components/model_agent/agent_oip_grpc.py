@@ -1,33 +1,29 @@
 """The gRPC door of the Open Inference Protocol: agent_oip.proto's messages to and from agent_oip_service.py.
 
-The synchronous server with a thread for each request: it was quicker than grpc.aio in every measurement (spec ml.md 9), and
-onnxruntime computes outside of Python's lock. WORKERS requests at a time; one more is RESOURCE_EXHAUSTED. Tensors are
-accepted raw and typed and answered raw. It listens on a loopback address or a Unix socket (for this user only).
+WORKERS requests at a time; one more is RESOURCE_EXHAUSTED. Tensors are accepted raw and typed and answered raw. It listens on
+a loopback address or a Unix socket (for this user only).
 
 Needs grpcio and protobuf. Messages of agent_oip_pb2 are made by `make protos`.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Mapping
-from concurrent import futures
+from collections.abc import Mapping
 from typing import Any
 
+import agent_grpc
 import agent_oip
 import agent_oip_address
 import agent_oip_pb2
 import agent_oip_repository
 import agent_oip_service
 import agent_oip_shared
-import grpc
 import numpy as np
 
 WORKERS = 64
 MESSAGE_LIMIT_BYTES = agent_oip.TENSOR_LIMIT_BYTES + 64 * 1024
 SERVICE = "inference.GRPCInferenceService"
-_MESSAGE_CHARACTERS = 1000  # of an error: it travels in a header
 _TYPED = {
     "BOOL": ("bool_contents", np.bool_),
     **{f"INT{bits}": ("int_contents", np.int64) for bits in (8, 16, 32)},
@@ -38,7 +34,6 @@ _TYPED = {
     "FP64": ("fp64_contents", np.float64),
 }
 _messages: Any = agent_oip_pb2  # its classes are made at import and known to no checker
-Function = Callable[[Any, Any], Any]  # (request, context) -> response
 
 
 class Door:
@@ -54,16 +49,9 @@ class Door:
         self._service = service
         self._repository = repository
         self._regions = regions
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="oip"),
-            options=(
-                ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 1),  # while one agent takes over from another: agent_oip_address.free
-            ),
-            maximum_concurrent_rpcs=WORKERS,
-        )
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, self._methods()),))
+        protocol = agent_grpc.Protocol(SERVICE, _messages, agent_oip.OipError)
+        bounds = agent_grpc.Bounds(WORKERS, WORKERS, MESSAGE_LIMIT_BYTES)
+        self._server = agent_grpc.server(protocol, self._functions(), bounds)
         self.where, self._inode = _listen(self._server, address)
         self._server.start()
 
@@ -74,9 +62,9 @@ class Door:
             agent_oip_address.leave(self.where.removeprefix("unix:"), self._inode)
         return closed
 
-    def _methods(self) -> dict[str, Any]:
+    def _functions(self) -> dict[str, agent_grpc.Function]:
         service, repository = self._service, self._repository
-        functions: dict[str, Function] = {
+        return {
             "ServerLive": lambda *_: _messages.ServerLiveResponse(live=True),
             "ServerReady": lambda *_: _messages.ServerReadyResponse(ready=service.ready()),
             "ServerMetadata": lambda *_: _messages.ServerMetadataResponse(**service.server()),
@@ -98,7 +86,6 @@ class Door:
             "SystemSharedMemoryRegister": self._shared_register,
             "SystemSharedMemoryUnregister": self._shared_unregister,
         }
-        return {name: _handler(name, function) for name, function in functions.items()}
 
     def _model_ready(self, asked: Any, _: Any) -> Any:
         try:
@@ -147,28 +134,6 @@ class Door:
     def _shared_unregister(self, asked: Any, context: Any) -> Any:
         self._regions.unregister(asked.name, _token(context))
         return _messages.SystemSharedMemoryUnregisterResponse()
-
-
-def _handler(name: str, function: Function) -> Any:
-    """`function` behind its codec; what it raises becomes the status of the call."""
-
-    def answer(asked: Any, context: Any) -> Any:
-        try:
-            return function(asked, context)
-        except agent_oip.OipError as error:
-            code, message = getattr(grpc.StatusCode, error.code), str(error)
-        except Exception as error:  # a request must never end the agent: the others keep their models
-            print(f"cannot answer {name}: {error!r}", file=sys.stderr, flush=True)
-            code, message = grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"
-        context.set_code(code)
-        context.set_details(message[:_MESSAGE_CHARACTERS])
-        return getattr(_messages, f"{name}Response")()
-
-    return grpc.unary_unary_rpc_method_handler(
-        answer,
-        request_deserializer=getattr(_messages, f"{name}Request").FromString,
-        response_serializer=getattr(_messages, f"{name}Response").SerializeToString,
-    )
 
 
 def _listen(server: Any, address: str) -> tuple[str, int]:
@@ -220,8 +185,12 @@ def _typed(name: str, datatype: str, shape: tuple[int, ...], contents: Any) -> a
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: (value, value.WhichOneof("parameter_choice")) for key, value in parameters.items()}
-    return {key: getattr(value, choice) for key, (value, choice) in found.items() if choice}
+    plain = {}
+    for key, value in parameters.items():
+        choice = value.WhichOneof("parameter_choice")
+        if choice:
+            plain[key] = getattr(value, choice)
+    return plain
 
 
 def _token(context: Any) -> str:
