@@ -8,7 +8,7 @@ The package is `manifest length u32 (big-endian), manifest (JSON, as `describe` 
     <- {"tensors": [{name, dtype, shape, at}]}        one request at a time
     -> {"ok": true, "tensors": [the same]} or {"ok": false, "message"}
 
-It ends when the agent closes the socket, or is gone.
+It ends when the agent closes the socket, or is gone, also in the middle of a computation.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import math
 import mmap
 import os
 import resource
+import select
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -142,6 +144,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--memory", type=int, default=0, help="bytes it may allocate; 0 for no bound")
     parsed = parser.parse_args(arguments)
     _bound(parsed.memory)
+    threading.Thread(target=_end_with_agent, args=(parsed.socket,), daemon=True).start()
     with socket.socket(fileno=parsed.socket) as agent, contextlib.suppress(OSError, agent_frames.ClosedError):
         try:
             manifest, model = _unpack(parsed.package)
@@ -157,6 +160,14 @@ def main(arguments: list[str]) -> int:
         agent_frames.send(agent, {"ok": True})
         _serve(agent, loaded, Area(parsed.given), Area(parsed.taken))
     return 0
+
+
+def _end_with_agent(descriptor: int) -> None:
+    """Waits for the agent to close its end; a model that computes for hours would not notice otherwise."""
+    watched = select.poll()
+    watched.register(descriptor, select.POLLRDHUP)
+    watched.poll()
+    os._exit(0)
 
 
 def _serve(agent: socket.socket, model: agent_check.Model, given: Area, taken: Area) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,6 @@ import pytest
 
 from tests.components import crashing, parts
 
-LABOR, LABORER = "labor", "com.example.Laborer"
 ISOLATED = {"isolated": True}
 
 
@@ -37,118 +37,142 @@ def process(device: parts.Device, alias: str) -> dict[str, Any]:
     return found
 
 
-def labor(client: model_client.Client, rounds: int, size: int = 1, deadline_s: float = 20.0) -> float:
-    given = {"rounds": np.array([rounds]), "size": np.array([size])}
-    return float(client.predict(LABOR, given, deadline_s=deadline_s).outputs["y"][0])
-
-
 def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+class Scene:
+    """An isolated model under an alias that no other test has, in an agent that serves the power curve inside of it."""
+
+    def __init__(self, device: parts.Device, client: model_client.Client, folder: Path) -> None:
+        self.device, self.client = device, client
+        self.alias = f"labor{len(parts.serving(device))}"
+        self.component = f"com.example.{self.alias}"
+        self._folder = folder
+        made = self.offer("1.0.0")
+        assert made["ok"], made
+
+    def offer(self, version: str, golden_size: int = 3, **settings: Any) -> dict[str, Any]:
+        folder = crashing.laborer(self._folder / version, self.alias, golden_size)
+        return offer(self.device, self.component, folder, version, **settings)
+
+    @property
+    def process(self) -> dict[str, Any]:
+        return process(self.device, self.alias)
+
+    def labor(self, rounds: int, size: int = 1) -> float:
+        given = {"rounds": np.array([rounds]), "size": np.array([size])}
+        return float(self.client.predict(self.alias, given, deadline_s=20.0).outputs["y"][0])
+
+    def others_answer(self) -> bool:
+        """Whether the model inside the agent answers, and the agent is the process that it was."""
+        return parts.predict(self.client).version == "1.0.0" and self.device.processes[0].poll() is None
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[parts.Device]:
+    """One agent for all crashes of this module: none may end it."""
+    with parts.device() as made:
+        made.start_agent()
+        assert made.offer("1.0.0").returncode == 0
+        yield made
+        pids = [row.get("process", {}).get("pid", 0) for row in parts.serving(made)]
+        made.end()
+        parts.until(lambda: all(gone(pid) for pid in pids if pid), "the models' processes to end with their agent")
+
+
 @pytest.fixture
-def running(device: parts.Device, tmp_path: Path) -> Iterator[parts.Device]:
-    """An agent with a model inside of it and an isolated one beside."""
-    device.start_agent()
-    assert device.offer("1.0.0").returncode == 0
-    made = offer(device, LABORER, crashing.laborer(tmp_path / "labor", LABOR))
-    assert made["ok"], made
-    yield device
-    pids = [row.get("process", {}).get("pid", 0) for row in parts.serving(device)]
-    device.end()
-    parts.until(lambda: all(gone(pid) for pid in pids if pid), "the models' processes to end with their agent")
+def scene(agent: parts.Device, tmp_path: Path) -> Iterator[Scene]:
+    client = model_client.Client(str(agent.socket))
+    yield Scene(agent, client, tmp_path)
+    client.close()
 
 
 class Asking(threading.Thread):
     """A request that computes until its process is stopped; `error` is what became of it."""
 
-    def __init__(self, device: parts.Device) -> None:
+    def __init__(self, device: parts.Device, alias: str) -> None:
         super().__init__()
         self.error = ""
+        self._alias = alias
         self._client = model_client.Client(str(device.socket))
 
     def run(self) -> None:
+        given = {"rounds": np.array([1 << 40]), "size": np.array([1])}
         try:
-            labor(self._client, 1 << 40)
-        except model_client.RejectedError as error:
+            self._client.predict(self._alias, given, deadline_s=20.0)
+        except (model_client.RejectedError, model_client.UnansweredError) as error:
             self.error = str(error)
         self._client.close()
 
 
 def _computing(pid: int) -> bool:
-    """Whether the process uses its processor: user and system time in ticks, after the name in brackets."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return fields[0] == "R"
+    """Whether the process uses its processor: the state behind the name in brackets."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT, signal.SIGKILL], ids=lambda each: each.name)
 def test_crash_when_a_request_computes_then_it_is_told_and_nobody_else_notices(
-    running: parts.Device, client: model_client.Client, number: signal.Signals
+    scene: Scene, number: signal.Signals
 ) -> None:
-    agent, before = running.processes[0].pid, process(running, LABOR)
-    asking = Asking(running)
+    before = scene.process["pid"]
+    asking = Asking(scene.device, scene.alias)
     asking.start()
-    parts.until(lambda: _computing(before["pid"]), "the model to compute")
+    parts.until(lambda: _computing(before), "the model to compute")
 
-    os.kill(before["pid"], number)
+    os.kill(before, number)
 
     asking.join(parts.WAIT_S)
     assert f"MODEL_CRASHED: the model's process ended while it computed this ({number.name}" in asking.error
-    assert labor(client, 3) == 4.0  # it was started again
-    assert parts.predict(client).version == "1.0.0"
-    after = process(running, LABOR)
-    assert (after["state"], after["crashes"], after["pid"] != before["pid"]) == ("serving", 1, True)
-    assert running.processes[0].poll() is None
-    assert running.processes[0].pid == agent
+    assert scene.labor(3) == 4.0  # it was started again
+    assert scene.others_answer()
+    after = scene.process
+    assert (after["state"], after["crashes"], after["pid"] != before) == ("serving", 1, True)
 
 
-def test_crash_when_nobody_asks_then_the_next_request_is_answered(
-    running: parts.Device, client: model_client.Client
-) -> None:
+def test_crash_when_nobody_asks_then_the_next_request_is_answered(scene: Scene) -> None:
     for crash in (1, 2):
-        os.kill(process(running, LABOR)["pid"], signal.SIGSEGV)
-        parts.until(lambda crash=crash: process(running, LABOR)["crashes"] == crash, "the crash to be noticed")
+        os.kill(scene.process["pid"], signal.SIGSEGV)
+        parts.until(lambda crash=crash: scene.process["crashes"] == crash, "the crash to be noticed")
 
-        assert labor(client, 5) == 6.0
+        assert scene.labor(5) == 6.0
 
 
-def test_crash_when_it_comes_again_and_again_then_broken_until_another_version_comes(
-    running: parts.Device, client: model_client.Client, tmp_path: Path
-) -> None:
+def test_crash_when_it_comes_again_and_again_then_broken_until_another_version_comes(scene: Scene) -> None:
     def kill() -> bool:
-        now = process(running, LABOR)
+        now = scene.process
         if now["state"] == "serving":
-            os.kill(now["pid"], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # killed, and not noticed yet
+                os.kill(now["pid"], signal.SIGKILL)
         return bool(now["state"] == "broken")
 
     parts.until(kill, "the model to be taken for broken")
 
     with pytest.raises(model_client.RejectedError, match="MODEL_CRASHED: the model is broken: 5 crashes"):
-        labor(client, 1)
-    assert parts.predict(client).version == "1.0.0"
-    assert offer(running, LABORER, crashing.laborer(tmp_path / "new", LABOR, 4), "1.1.0")["ok"]
-    assert labor(client, 1) == 2.0
-    assert process(running, LABOR)["crashes"] == 0
+        scene.labor(1)
+    assert scene.others_answer()
+    assert scene.offer("1.1.0", 4)["ok"]
+    assert scene.labor(1) == 2.0
+    assert scene.process["crashes"] == 0
 
 
-def test_offer_when_the_model_crashes_the_runtime_then_refused_and_the_one_before_answers(
-    running: parts.Device, client: model_client.Client, tmp_path: Path
+def test_offer_when_the_model_crashes_the_runtime_then_refused_for_good_and_the_one_before_answers(
+    scene: Scene, tmp_path: Path
 ) -> None:
-    bad = crashing.stack_breaker(tmp_path / "bad", LABOR)
-    before = process(running, LABOR)["pid"]
+    bad = crashing.stack_breaker(tmp_path / "bad", scene.alias)
+    before = scene.process["pid"]
 
-    reply = offer(running, LABORER, bad, "2.0.0")
+    reply, again = (offer(scene.device, scene.component, bad, "2.0.0") for _ in range(2))
 
-    again = offer(running, LABORER, bad, "2.0.0")
     assert (reply["ok"], reply["code"], again["code"]) == (False, "MODEL_CRASHED", "MODEL_CRASHED")
     assert "SIGSEGV" in reply["message"]
     assert "decided earlier" in again["message"]
-    assert (labor(client, 1), process(running, LABOR)["pid"]) == (2.0, before)
-    assert parts.predict(client).version == "1.0.0"
+    assert (scene.labor(1), scene.process["pid"]) == (2.0, before)
+    assert scene.others_answer()
 
 
 def test_model_when_it_is_said_to_crash_the_runtime_then_it_really_does(tmp_path: Path) -> None:
-    bad = crashing.stack_breaker(tmp_path / "bad", LABOR)
+    bad = crashing.stack_breaker(tmp_path / "bad", "deep")
     program = (
         "import sys, pathlib, agent_check; folder = pathlib.Path(sys.argv[1]); "
         "agent_check.load(agent_check.read_manifest((folder / 'model.json').read_bytes()), (folder / 'model.onnx').read_bytes())"
@@ -162,43 +186,56 @@ def test_model_when_it_is_said_to_crash_the_runtime_then_it_really_does(tmp_path
 MEMORY_BYTES = 400 << 20
 
 
-def test_memory_when_a_request_needs_more_than_allowed_then_it_fails_alone(
-    running: parts.Device, client: model_client.Client, tmp_path: Path
-) -> None:
-    bounded = crashing.laborer(tmp_path / "bounded", LABOR, 4)
-    assert offer(running, LABORER, bounded, "1.1.0", workerMemoryBytes=MEMORY_BYTES)["ok"]
+def test_memory_when_a_request_needs_more_than_allowed_then_it_fails_alone(scene: Scene) -> None:
+    assert scene.offer("1.1.0", 4, workerMemoryBytes=MEMORY_BYTES)["ok"]
 
     with pytest.raises(model_client.RejectedError, match=r"INVALID_ARGUMENT: the model failed|MODEL_CRASHED"):
-        labor(client, 1, size=MEMORY_BYTES)  # four times as many bytes
+        scene.labor(1, size=MEMORY_BYTES)  # four times as many bytes
 
-    assert labor(client, 1, size=1000) == 1001.0
-    assert parts.predict(client).version == "1.0.0"
+    assert scene.labor(1, size=1000) == 1001.0
+    assert scene.others_answer()
 
 
-def test_offer_when_it_needs_more_memory_than_allowed_then_refused(
-    running: parts.Device, client: model_client.Client, tmp_path: Path
-) -> None:
-    greedy = crashing.laborer(tmp_path / "greedy", LABOR, MEMORY_BYTES)
-
-    reply = offer(running, LABORER, greedy, "1.1.0", workerMemoryBytes=MEMORY_BYTES)
+def test_offer_when_it_needs_more_memory_than_allowed_then_refused(scene: Scene) -> None:
+    reply = scene.offer("1.1.0", MEMORY_BYTES, workerMemoryBytes=MEMORY_BYTES)
 
     assert not reply["ok"]
-    assert labor(client, 1) == 2.0
+    assert scene.labor(1) == 2.0
 
 
-def test_exchange_when_isolated_then_the_old_process_ends_and_settings_decide_anew(
-    running: parts.Device, client: model_client.Client, tmp_path: Path
-) -> None:
-    old = process(running, LABOR)["pid"]
+def test_exchange_when_isolated_then_the_old_process_ends_and_settings_decide_anew(scene: Scene) -> None:
+    old = scene.process["pid"]
 
-    assert offer(running, LABORER, crashing.laborer(tmp_path / "b", LABOR, 5), "1.1.0")["ok"]
+    assert scene.offer("1.1.0", 5)["ok"]
     parts.until(lambda: gone(old), "the old model's process to end")
-    second = process(running, LABOR)["pid"]
-    inside = offer(running, LABORER, crashing.laborer(tmp_path / "c", LABOR, 6), "1.2.0", isolated=False)
+    second = scene.process["pid"]
+    inside = scene.offer("1.2.0", 6, isolated=False)
 
     assert inside["ok"], inside
-    assert (labor(client, 2), process(running, LABOR)) == (3.0, {})
+    assert (scene.labor(2), scene.process) == (3.0, {})
     parts.until(lambda: gone(second), "the second process to end")
+
+
+def test_agent_when_killed_while_a_model_computes_then_the_models_process_ends_and_comes_back_with_it(
+    device: parts.Device, client: model_client.Client, tmp_path: Path
+) -> None:
+    device.start_agent()
+    scene = Scene(device, client, tmp_path)
+    pid = scene.process["pid"]
+    asking = Asking(device, scene.alias)
+    asking.start()
+    parts.until(lambda: _computing(pid), "the model to compute")
+
+    device.end()
+
+    parts.until(lambda: gone(pid), "the model's process to end")
+    device.start_agent()
+    again = scene.process["pid"]
+    parts.until(lambda: _computing(again), "the request to be asked again, as an application's are")
+    os.kill(again, signal.SIGKILL)
+    asking.join(parts.WAIT_S)
+    assert "MODEL_CRASHED" in asking.error
+    assert scene.labor(3) == 4.0
 
 
 def test_process_when_started_then_it_answers_as_one_inside_does_and_knows_no_token(
