@@ -352,3 +352,31 @@ def test_end_when_another_agent_is_taking_over_then_it_waits_and_is_acted_on_aft
     serving = inside.aliases.serving(doubling.ALIAS)
     assert serving is not None
     assert serving.version == "2.0.0"
+
+
+def test_shadow_when_candidate_runs_in_a_process_of_its_own_then_tried_like_any_other(scene: doubling.Scene) -> None:
+    done = scene.offer("2.0.0", scene.model("2.0.0"), trial=TERMS, isolated=True)
+    assert "accepted for a shadow trial" in done.stdout, done.stderr
+
+    found = scene.ended()
+
+    assert (found["outcome"], found["agreed"] >= 20) == ("promoted", True)
+    assert scene.ask() == {"2.0.0": 1}
+    assert scene.row()["process"]["state"] == "serving"
+
+
+def test_trial_when_another_agent_takes_over_then_it_goes_on_there_with_its_counts(scene: doubling.Scene) -> None:
+    scene.offer("2.0.0", scene.model("2.0.0", wrong=5), trial=ENDLESS)
+    scene.begun()
+    parts.until(lambda: scene.ask(10) and scene.trials()[0]["samples"] >= 30, "samples")
+    before = scene.trials()[0]
+
+    scene.device.start_agent()
+    scene.agent.wait(parts.WAIT_S)
+    scene.begun()
+    after = scene.trials()[0]
+
+    assert (after["outcome"], after["samples"] >= before["samples"]) == ("running", True)
+    assert after["elapsedSeconds"] >= before["elapsedSeconds"]
+    parts.until(lambda: scene.ask(10) and scene.trials()[0]["samples"] > after["samples"], "new samples")
+    assert scene.trials()[0]["samples"] <= scene.asked
