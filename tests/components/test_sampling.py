@@ -317,17 +317,15 @@ def test_intake_when_full_then_new_ones_are_dropped_and_counted_by_number_and_by
 
 @pytest.mark.parametrize("answering", [{"rate": 1.0, "perMinute": 100000, "disk_bytes": 64 * 1024}], indirect=True)
 def test_disk_bound_when_more_is_captured_then_the_oldest_go(answering: Answering) -> None:
-    for number in range(150):
+    for number in range(90):
         answering.engine.predict("a", {"x": np.full((1, 1000), number, np.float32)}, 1e12)
-    parts.until(lambda: sum(answering.captures.figures("a")[key] for key in ("kept", "dropped")) == 150, "all judged")
+    parts.until(lambda: sum(answering.captures.figures("a")[key] for key in ("kept", "dropped")) == 90, "all judged")
 
     assert taken(answering.where.root) <= 64 * 1024
     assert answering.captures.figures("a")["kept"] > 3
     last = lines(answering.where.root)[-1]
     (file,) = answering.where.root.rglob(last["deviceFleetInputs"][0]["file"].split("/")[1])
-    assert (
-        np.frombuffer(file.read_bytes(), np.float32).tolist()[0] == 149.0 or answering.captures.figures("a")["dropped"]
-    )
+    assert np.frombuffer(file.read_bytes(), np.float32)[0] > 50
 
 
 # ---- SIGKILL -------------------------------------------------------------------------------------------------------------
@@ -359,7 +357,7 @@ def killed_writer(folder: Path, disk_bytes: int, acknowledgements: int, pause_s:
 def test_kill_when_sampling_and_asked_for_then_all_that_was_acknowledged_is_there_and_whole(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     acknowledged: list[str] = []
-    for _ in range(5):
+    for _ in range(4):
         acknowledged += killed_writer(tmp_path / "c", 1 << 30, chance.randrange(1, 15), chance.random() * 0.02)
 
     again = Answering(tmp_path / "c", onRequest=True)
@@ -368,7 +366,7 @@ def test_kill_when_sampling_and_asked_for_then_all_that_was_acknowledged_is_ther
     again.captures.close()
 
     found = {line["eventMetadata"]["eventId"]: line for line in lines(tmp_path / "c")}
-    assert len(acknowledged) == len(set(acknowledged)) >= 5
+    assert len(acknowledged) == len(set(acknowledged)) >= 4
     assert set(acknowledged) <= found.keys()
     assert any(line["eventMetadata"]["reason"] == "rate" for line in found.values())
     files = {path.name: path.parent for path in (tmp_path / "c").rglob("*.tensors/*")}
@@ -380,7 +378,7 @@ def test_kill_when_sampling_and_asked_for_then_all_that_was_acknowledged_is_ther
 
 def test_kill_when_the_store_is_small_then_its_bound_holds_after_each(tmp_path: Path) -> None:
     chance, bound = random.Random(SEED), 256 * 1024
-    for _ in range(5):
+    for _ in range(3):
         acknowledged = killed_writer(tmp_path / "c", bound, chance.randrange(15, 30), chance.random() * 0.02)
 
         assert taken(tmp_path / "c") <= bound

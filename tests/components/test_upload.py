@@ -290,7 +290,7 @@ def test_upload_when_killed_at_any_moment_then_all_arrives_once_under_the_same_k
     sent = {scene.capture(hours, files=True) for hours in range(8, 0, -1) for _ in range(3)}
     scene.close()
     given = {"bucket": BUCKET, "endpoint": scene.endpoint, "region": clouds.REGION}
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen(
             [sys.executable, UPLOADER, scene.where.folder, json.dumps(given)],
             env={**os.environ, "PYTHONPATH": str(parts.AGENT)},
