@@ -47,6 +47,7 @@ class Giver:
 
     def __init__(self, estate: Estate) -> None:
         self.given = False
+        self._last = ""
         self._estate = estate
         self._alone = threading.Lock()
 
@@ -58,17 +59,16 @@ class Giver:
         if refused is not None:
             agent_frames.send(connection, refused)
             return
-        last = "hello"
+        self._last = "hello"
         try:
             agent_frames.bound(connection, LOAD_S, STEP_S)
             agent_frames.send(connection, {"ok": True, "format": agent_takeover.FORMAT, "pid": os.getpid()})
-            while last != "done":
-                step = str(agent_frames.decode(reader.frame(STEP_S)[0]).get("step"))
-                last = self._step(connection, last, step)
+            while self._last != "done":
+                self._step(connection, str(agent_frames.decode(reader.frame(STEP_S)[0]).get("step")))
         except (OSError, agent_frames.ClosedError, agent_frames.FrameError) as error:
             print(f"who wanted to take over is gone: {error or type(error).__name__}", flush=True)
         finally:
-            self._ended(last)
+            self._ended()
             self._alone.release()
 
     def _refused(self, header: Mapping[str, Any], connection: socket.socket) -> dict[str, Any] | None:
@@ -84,30 +84,34 @@ class Giver:
             )
         return None
 
-    def _step(self, connection: socket.socket, last: str, step: str) -> str:
-        """Does it and answers; returns the last step that was done. Raises OSError."""
-        match (last, step):
+    def _step(self, connection: socket.socket, step: str) -> None:
+        """Does it and answers. `_last` is a step that has begun: what may have reached the other side counts. Raises OSError."""
+        match (self._last, step):
             case ("hello", "freeze"):
                 if not self._estate.begun.registry.freeze(FREEZE_S):
                     agent_frames.send(connection, agent_server.refusal("BUSY", "a change is under way; ask again"))
-                    return last
+                    return
+                self._last = step
                 agent_frames.send(connection, {"ok": True})
             case ("freeze", "hand"):
+                self._last = step
                 self._hand(connection)
             case ("hand", "taken"):
-                self.given = True
+                self._last, self.given = step, True
                 agent_frames.bound(connection, _FOR_EVER_S, STEP_S)  # it may take its time, we cannot have it back
                 agent_frames.send(connection, {"ok": True})
                 self._estate.drain()
             case ("taken", "done"):
+                self._last = step
                 agent_frames.send(connection, {"ok": True})
             case _:
-                agent_frames.send(connection, agent_server.refusal("INVALID_ARGUMENT", f"{step[:20]} after {last}"))
-                raise OSError(f"it asked for {step[:20]} after {last}")
-        return step
+                why = f"{step[:20]} after {self._last}"
+                agent_frames.send(connection, agent_server.refusal("INVALID_ARGUMENT", why))
+                raise OSError(f"it asked for {why}")
 
     def _hand(self, connection: socket.socket) -> None:
         begun = self._estate.begun
+        agent_frames.bound(connection, STEP_S, STEP_S)  # nobody accepts until it has taken
         self._estate.beside.let_go()
         begun.listener.pause()
         reply = agent_frames.encode({"ok": True})
@@ -115,9 +119,9 @@ class Giver:
         if socket.send_fds(connection, [reply], descriptors) != len(reply):
             raise OSError("it does not read")
 
-    def _ended(self, last: str) -> None:
+    def _ended(self) -> None:
         """Everything goes back to as it was, unless another process is the agent for good."""
-        estate, begun = self._estate, self._estate.begun
+        estate, begun, last = self._estate, self._estate.begun, self._last
         if last == "done":
             print("another process of the model agent has taken over", flush=True)
             estate.end(0)
