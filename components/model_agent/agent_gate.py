@@ -6,9 +6,10 @@
     4. load, golden   agent_check.py, within LOAD_S
     5. replay         agent_replay.py, if the settings ask for it, within REPLAY_S
 
-Together they stay below 60 s, the time that hand_over.py waits for the word and a recipe's Timeout must exceed. A step that
-runs out of time refuses with GATE_TIMEOUT, which is not final. The runtime cannot be interrupted within one operator: a step
-that ran out goes on computing on its thread, and with STUCK_LIMIT of those the gate takes nothing more until one ends.
+Together with the requests that the old model may end (agent_room.DRAIN_S) they stay below 60 s, the time that hand_over.py
+waits for the word and a recipe's Timeout must exceed. A step that runs out of time refuses with GATE_TIMEOUT, which is not
+final. The runtime cannot be interrupted within one operator: a step that ran out goes on computing on its thread, and with
+STUCK_LIMIT of those the gate takes nothing more until one ends.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import agent_trial_rules
 import agent_verdicts
 import onnxruntime
 
-LOAD_S = 38.0
+LOAD_S = 33.0
 REPLAY_S = 12.0
 STUCK_LIMIT = 2
 VARIABLE = "MARRAM_REQUIRE_CERTIFICATE"
@@ -104,7 +105,7 @@ class Gate:
     def _read_certificate(self, folder: Path) -> bytes | None:
         path = folder / agent_certificate.FILE
         try:
-            with path.open("rb") as file:
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
                 data = file.read(agent_certificate.LIMIT_BYTES + 1)
         except FileNotFoundError:
             return None

@@ -20,6 +20,7 @@ import agent_gate
 import agent_loader
 import agent_registry
 import agent_replay
+import agent_room
 import agent_sampling
 import agent_settings
 import agent_verdicts
@@ -178,7 +179,7 @@ def test_load_when_golden_samples_take_too_long_then_refused_for_now(tmp_path: P
 
 
 def test_gate_when_every_step_takes_its_whole_time_then_below_the_minute_of_a_startup() -> None:
-    assert agent_gate.LOAD_S + agent_gate.REPLAY_S <= 55
+    assert agent_gate.LOAD_S + agent_gate.REPLAY_S + agent_room.DRAIN_S <= 55
 
 
 # ---- certificates ----------------------------------------------------------------------------------------------------
@@ -308,6 +309,9 @@ def test_certificate_when_it_is_not_demanded_then_what_is_there_must_be_right(sc
     done = scene.offer("2.0.0", folder)
 
     assert (done.returncode, "CERTIFICATE_NOT_VALID" in done.stderr) == (1, True)
+    (folder / "certificate.json").unlink()
+    (folder / "certificate.json").symlink_to(folder / "model.json")
+    assert "certificate.json: Too many levels of symbolic links" in scene.offer("2.0.0", folder).stderr
     (folder / "certificate.json").unlink()
     assert scene.offer("2.0.0", folder).returncode == 0
 
