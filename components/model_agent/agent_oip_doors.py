@@ -55,19 +55,20 @@ def open_doors(
         addresses.free(address)
     # Only here: an agent whose doors stay closed does not carry their modules in memory.
     repositories: Any = importlib.import_module("agent_oip_repository")
-    service = importlib.import_module("agent_oip_service").Service(aliases, engine)
+    services: Any = importlib.import_module("agent_oip_service")
     repository = repositories.Repository(aliases, repositories.token(Path()), given.repository)
     regions = importlib.import_module("agent_oip_shared").Regions(repository.authorize)
-    grpc = _grpc(given.oip_grpc, service, repository, regions) if given.oip_grpc else None
+    inside = services.Inside(services.Service(aliases, engine), repository, regions)
+    grpc = _grpc(given.oip_grpc, inside) if given.oip_grpc else None
     if not given.oip_http:
         return Doors(None, grpc)
-    rest = importlib.import_module("agent_oip_rest").Door(given.oip_http, service, repository, regions).server
+    rest = importlib.import_module("agent_oip_rest").Door(given.oip_http, inside).server
     threading.Thread(target=rest.serve_forever, name="oip-rest", daemon=True).start()
     print(f"open inference protocol: REST on {rest.where}", flush=True)
     return Doors(rest, grpc)
 
 
-def _grpc(address: str, *parts: Any) -> Any:
+def _grpc(address: str, inside: Any) -> Any:
     if not address.startswith("unix:"):
         importlib.import_module("agent_oip_address").loopback(address)  # raises for what others could reach
     try:
@@ -79,6 +80,6 @@ def _grpc(address: str, *parts: Any) -> Any:
             flush=True,
         )
         return None
-    door = module.Door(address, *parts)
+    door = module.Door(address, inside)
     print(f"open inference protocol: gRPC on {door.where}", flush=True)
     return door

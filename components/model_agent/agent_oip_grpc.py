@@ -18,7 +18,6 @@ import agent_oip_address
 import agent_oip_pb2
 import agent_oip_repository
 import agent_oip_service
-import agent_oip_shared
 import numpy as np
 
 WORKERS = 64
@@ -39,16 +38,8 @@ _messages: Any = agent_oip_pb2  # its classes are made at import and known to no
 class Door:
     """Answers from the start; `where` is the address as a client names it. Raises OSError if it cannot listen."""
 
-    def __init__(
-        self,
-        address: str,
-        service: agent_oip_service.Service,
-        repository: agent_oip_repository.Repository,
-        regions: agent_oip_shared.Regions,
-    ) -> None:
-        self._service = service
-        self._repository = repository
-        self._regions = regions
+    def __init__(self, address: str, inside: agent_oip_service.Inside) -> None:
+        self._inside = inside
         protocol = agent_grpc.Protocol(SERVICE, _messages, agent_oip.OipError)
         bounds = agent_grpc.Bounds(WORKERS, WORKERS, MESSAGE_LIMIT_BYTES)
         self._server = agent_grpc.server(protocol, self._functions(), bounds)
@@ -63,7 +54,7 @@ class Door:
         return closed
 
     def _functions(self) -> dict[str, agent_grpc.Function]:
-        service, repository = self._service, self._repository
+        service, repository = self._inside.service, self._inside.repository
         return {
             "ServerLive": lambda *_: _messages.ServerLiveResponse(live=True),
             "ServerReady": lambda *_: _messages.ServerReadyResponse(ready=service.ready()),
@@ -89,50 +80,49 @@ class Door:
 
     def _model_ready(self, asked: Any, _: Any) -> Any:
         try:
-            self._service.serving(asked.name, asked.version)
+            self._inside.service.serving(asked.name, asked.version)
         except agent_oip.OipError:
             return _messages.ModelReadyResponse(ready=False)
         return _messages.ModelReadyResponse(ready=True)
 
     def _infer(self, asked: Any, context: Any) -> Any:
-        token, regions = _token(context), self._regions
+        token, regions = _token(context), self._inside.regions
         request = _request(asked, lambda place: regions.read(place, token))
-        regions.check(request, token)
-        answer = self._service.infer(asked.model_name, asked.model_version, request, context.time_remaining())
+        left_s = context.time_remaining()
+        answer = self._inside.infer(asked.model_name, asked.model_version, request, token, left_s)
         reply = _messages.ModelInferResponse(
             model_name=asked.model_name, model_version=answer.version, id=request.identity
         )
         for name, array in answer.outputs.items():
             told = reply.outputs.add(name=name, datatype=agent_oip.datatype_of(name, array), shape=array.shape)
-            data, place = agent_oip.to_bytes(array), request.places.get(name)
+            place = request.places.get(name)
             if place is not None:
-                regions.write(name, place, data, token)
                 told.parameters["shared_memory_region"].string_param = place.region
                 told.parameters["shared_memory_byte_size"].int64_param = place.size
                 told.parameters["shared_memory_offset"].int64_param = place.offset
             # One entry for each output, in order, also for those that lie elsewhere.
-            reply.raw_output_contents.append(data if place is None else b"")
+            reply.raw_output_contents.append(agent_oip.to_bytes(array) if place is None else b"")
         return reply
 
     def _load(self, asked: Any, context: Any) -> Any:
         given = {name: value.bytes_param for name, value in asked.parameters.items() if name.startswith("file:")}
-        self._repository.load(asked.model_name, _token(context), given)
+        self._inside.repository.load(asked.model_name, _token(context), given)
         return _messages.RepositoryModelLoadResponse()
 
     def _unload(self, asked: Any, context: Any) -> Any:
-        self._repository.unload(asked.model_name, _token(context))
+        self._inside.repository.unload(asked.model_name, _token(context))
         return _messages.RepositoryModelUnloadResponse()
 
     def _shared_status(self, asked: Any, context: Any) -> Any:
-        rows = self._regions.status(asked.name, _token(context))
+        rows = self._inside.regions.status(asked.name, _token(context))
         return _messages.SystemSharedMemoryStatusResponse(regions={row["name"]: row for row in rows})
 
     def _shared_register(self, asked: Any, context: Any) -> Any:
-        self._regions.register(asked.name, asked.key, asked.offset, asked.byte_size, _token(context))
+        self._inside.regions.register(asked.name, asked.key, asked.offset, asked.byte_size, _token(context))
         return _messages.SystemSharedMemoryRegisterResponse()
 
     def _shared_unregister(self, asked: Any, context: Any) -> Any:
-        self._regions.unregister(asked.name, _token(context))
+        self._inside.regions.unregister(asked.name, _token(context))
         return _messages.SystemSharedMemoryUnregisterResponse()
 
 

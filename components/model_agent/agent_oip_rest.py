@@ -29,7 +29,6 @@ import agent_oip
 import agent_oip_http
 import agent_oip_repository
 import agent_oip_service
-import agent_oip_shared
 
 JSON_LIMIT_BYTES = 4 * 1024 * 1024
 PARSERS = 2
@@ -53,16 +52,9 @@ _REPOSITORY = re.compile(r"v2/repository/models/([^/]+)/(load|unload)")
 class Door:
     """Answers requests; `server` listens from the start."""
 
-    def __init__(
-        self,
-        address: str,
-        service: agent_oip_service.Service,
-        repository: agent_oip_repository.Repository,
-        regions: agent_oip_shared.Regions,
-    ) -> None:
-        self._service = service
-        self._repository = repository
-        self._regions = regions
+    def __init__(self, address: str, inside: agent_oip_service.Inside) -> None:
+        self._inside = inside
+        service = inside.service
         self._parsers = threading.BoundedSemaphore(PARSERS)
         self._plain: dict[tuple[str, str], Callable[[agent_oip_http.Asked], agent_oip_http.Reply]] = {
             ("GET", "v2"): lambda _: _json(service.server()),
@@ -106,25 +98,22 @@ class Door:
         match what:
             case "ready":
                 with contextlib.suppress(agent_oip.OipError):
-                    self._service.serving(name, version)
+                    self._inside.service.serving(name, version)
                     return _yes(True)
                 return _yes(False)
             case "config":
-                return _json(self._service.config(name, version))
+                return _json(self._inside.service.config(name, version))
             case "stats":
-                return _json({"model_stats": self._service.statistics(name, version)})
+                return _json({"model_stats": self._inside.service.statistics(name, version)})
             case _:
-                return _json(self._service.metadata(name, version))
+                return _json(self._inside.service.metadata(name, version))
 
     def _infer(self, name: str, version: str, asked: agent_oip_http.Asked) -> agent_oip_http.Reply:
-        size, token, regions = _header_length(asked), _token(asked), self._regions
+        size, token, regions = _header_length(asked), _token(asked), self._inside.regions
         with self._parsers:
             given = _parsed(asked.body[:size], JSON_LIMIT_BYTES)
             request = agent_oip.read_request(given, asked.body[size:], lambda place: regions.read(place, token))
-        regions.check(request, token)
-        answer = self._service.infer(name, version, request, None)
-        for output, place in request.places.items():
-            regions.write(output, place, agent_oip.to_bytes(answer.outputs[output]), token)
+        answer = self._inside.infer(name, version, request, token)
         head, parts = agent_oip.write_answer(name, answer.version, request, answer.outputs)
         text = json.dumps(head, separators=(",", ":")).encode()
         if not parts:
@@ -134,28 +123,28 @@ class Door:
 
     def _index(self, asked: agent_oip_http.Asked) -> agent_oip_http.Reply:
         given = _parsed(asked.body, JSON_LIMIT_BYTES) if asked.body else {}
-        return _json(self._repository.index(given.get("ready") is True))
+        return _json(self._inside.repository.index(given.get("ready") is True))
 
     def _change(self, name: str, verb: str, asked: agent_oip_http.Asked) -> agent_oip_http.Reply:
         token = _token(asked)
-        self._repository.authorize(token)  # before anything is parsed
+        self._inside.repository.authorize(token)  # before anything is parsed
         if verb == "unload":
-            self._repository.unload(name, token)
+            self._inside.repository.unload(name, token)
             return agent_oip_http.Reply(HTTPStatus.OK)
         with self._parsers:
             files = _files(_parsed(asked.body, agent_oip_http.BODY_LIMIT_BYTES) if asked.body else {})
-        self._repository.load(name, token, files)
+        self._inside.repository.load(name, token, files)
         return agent_oip_http.Reply(HTTPStatus.OK)
 
     def _share(self, name: str, verb: str, asked: agent_oip_http.Asked) -> agent_oip_http.Reply:
         token = _token(asked)
         if verb == "status":
-            return _json(self._regions.status(name, token))
+            return _json(self._inside.regions.status(name, token))
         if verb == "unregister":
-            self._regions.unregister(name, token)
+            self._inside.regions.unregister(name, token)
             return agent_oip_http.Reply(HTTPStatus.OK)
         given = _parsed(asked.body, JSON_LIMIT_BYTES)
-        self._regions.register(name, given.get("key"), given.get("offset", 0), given.get("byte_size"), token)
+        self._inside.regions.register(name, given.get("key"), given.get("offset", 0), given.get("byte_size"), token)
         return agent_oip_http.Reply(HTTPStatus.OK)
 
 

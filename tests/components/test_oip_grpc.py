@@ -63,7 +63,8 @@ class World:
         self.engine = engine
         repository = agent_oip_repository.Repository(aliases, "0" * 64, Path("none"))
         regions = agent_oip_shared.Regions(repository.authorize)
-        self.door = agent_oip_grpc.Door("127.0.0.1:0", service, repository, regions)
+        inside = agent_oip_service.Inside(service, repository, regions)
+        self.door = agent_oip_grpc.Door("127.0.0.1:0", inside)
         self.channel = grpc.insecure_channel(self.door.where)
 
     def serve(self, model: Model, version: str = "1.0.0") -> Model:
