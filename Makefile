@@ -4,10 +4,14 @@ PYTHON ?= python3
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 
-.PHONY: demo test check format bench crash conformance walk catalogues fuzz ipc-soak ipc-matrix continuity train protos clean
+.PHONY: demo demo-vision test check format bench crash conformance walk catalogues fuzz ipc-soak ipc-matrix continuity continuity-models train protos clean
 
 demo: .venv/.demo
 	$(BIN)/marram demo
+
+# A camera and a detector, its model swapped under load; pictures in .demo-vision.
+demo-vision: .venv/.demo
+	$(BIN)/python -m tools.demo_vision
 
 test: .venv/.stamp
 	$(BIN)/python -m pytest $(ARGS)
@@ -44,8 +48,12 @@ fuzz: .venv/.stamp
 ipc-soak: .venv/.stamp
 	$(BIN)/python -m tools.ipc_soak
 
-continuity: .venv/.stamp
+# What restarts and updates do to messages, then to requests for predictions. CONTINUITY: options of the latter.
+continuity: .venv/.stamp continuity-models
 	$(BIN)/python -m tools.continuity
+
+continuity-models: .venv/.stamp
+	$(BIN)/python -m tools.continuity_models $(CONTINUITY)
 
 # MATRIX: options, e.g. MATRIX='--client python -o json'
 ipc-matrix: .venv/.stamp
@@ -72,4 +80,4 @@ protos: .venv/.stamp
 	@touch $@
 
 clean:
-	rm -rf .venv .demo .bench
+	rm -rf .venv .demo .demo-vision .bench

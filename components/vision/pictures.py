@@ -54,7 +54,7 @@ def _box(pen: Any, track: tracks.Track, width: int, height: int) -> None:
     colour = COLOURS.get(track.last.name, OTHER)
     at = (left * width, top * height + STRIP, right * width, bottom * height + STRIP)
     pen.rectangle(at, outline=colour, width=2 if track.confirmed else 1)
-    label = f"{track.last.name} {track.last.score:.2f}" if not track.confirmed else f"{track.last.name} {track.number}"
+    label = f"#{track.number}" if track.confirmed else f"{track.last.name} {track.last.score:.2f}"
     font = ImageFont.load_default(10)
     x0, y0, x1, y1 = pen.textbbox((at[0], at[1] - 1), label, font=font, anchor="lb")
     shift = max(0, x1 + 2 - width)

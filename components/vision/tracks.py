@@ -1,5 +1,6 @@
 """Follows objects from frame to frame and counts them (pure): the nearest detection of the same class goes on with a track.
 
+A faint detection goes on with a track but begins none, so that an object at the edge of being seen does not become many.
 A track counts once it was seen in CONFIRMED frames, and ends after MISSED frames without a detection. Distances are in
 heights of the object, so that near and far ones are treated alike.
 """
@@ -13,7 +14,8 @@ from dataclasses import dataclass, replace
 
 import ssd
 
-CONFIRMED, MISSED = 3, 6
+CONFIRMED, MISSED = 3, 8
+BEGIN_SCORE = 0.42
 NEAR_HEIGHTS = 0.7  # a walker at 3 frames a second moves a quarter of his height from one to the next
 
 
@@ -52,7 +54,7 @@ class Tracks:
             if old not in of_track and new not in of_track.values():
                 of_track[old] = new
         following = [self._go_on(track, of_track.get(old), detections) for old, track in enumerate(self.now)]
-        begun = [self._begin(one) for new, one in enumerate(detections) if new not in of_track.values()]
+        begun = [self._begin(one) for new, one in enumerate(detections) if self._is_new(new, one, of_track)]
         self.now = tuple(track for track in (*following, *begun) if track.missed <= MISSED)
         return tuple(track for track in self.now if not track.missed)
 
@@ -67,6 +69,9 @@ class Tracks:
         if found.confirmed and not track.confirmed:
             self.total[found.last.name] += 1
         return found
+
+    def _is_new(self, new: int, detection: ssd.Detection, of_track: dict[int, int]) -> bool:
+        return detection.score >= BEGIN_SCORE and new not in of_track.values()
 
     def _begin(self, detection: ssd.Detection) -> Track:
         self._number += 1

@@ -30,6 +30,7 @@ ALIAS = "detector"
 ANSWER_S = 10.0
 CAMERA_S = 10.0  # a camera that shows nothing for so long is dialled again
 FRAMES_KEPT = 400
+FAINT = 0.3  # score of objects that are looked at; tracks.py says which of them begin a track
 
 
 class Watch:
@@ -61,7 +62,9 @@ class Watch:
             print(f"no answer for frame {header['number']}: {error}", file=sys.stderr, flush=True)
             return
         took_ms = (time.perf_counter() - begun) * 1000
-        found = self._tracks.feed(ssd.decode(answer.outputs["box_encodings"], answer.outputs["class_predictions"]))
+        outputs = answer.outputs
+        objects = ssd.decode(outputs["box_encodings"], outputs["class_predictions"], least=FAINT)
+        found = self._tracks.feed(objects)
         self._record.answer(int(header["number"]), took_ms, answer.version, answer.tries, len(found))
         self._record.tell(version=answer.version, counted=dict(self._tracks.total), frame=header["number"])
         self._keep(picture, found, answer.version, took_ms)

@@ -114,6 +114,18 @@ def test_tracks_when_a_flicker_or_another_class_then_neither_counts_nor_takes_ov
     assert found.total == {}
 
 
+def test_tracks_when_a_faint_object_was_seen_before_then_it_goes_on_and_otherwise_it_begins_nothing() -> None:
+    found = tracks.Tracks()
+    clear = seen("Person", 0.1, 0.1)
+    faint = ssd.Detection("Person", tracks.BEGIN_SCORE - 0.1, clear.box)
+
+    assert found.feed([faint]) == ()
+    found.feed([clear])
+    (track,) = found.feed([faint])
+
+    assert (track.number, track.seen) == (1, 2)
+
+
 # ---- video and camera ----------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,67 @@
+"""Plays the vision demo: `python -m tools.demo_vision [--to .demo-vision]`."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich import console, markup
+
+from cloud.cli import demo_stage
+from nucleus.cli import exits, output
+from tools.demo_vision import sheet, steps
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_TERMINATED = 143  # 128 + SIGTERM, as shells have it
+
+
+def play(folder: Path, out: console.Console) -> steps.Figures:
+    """All acts; returns what was measured. Raises nucleus.cli.exits.Failure."""
+    figures: steps.Figures = []
+    with demo_stage.Stage(folder, _REPOSITORY, out) as stage:
+        demo = steps.Demo(stage)
+
+        def act(number: int, title: str, step: Callable[[], steps.Figures]) -> None:
+            out.print(f"\n[bold cyan]{number}. {title}[/]")
+            figures.extend(step())
+
+        act(1, "A deployment service and a device with a camera", demo.start)
+        act(2, "Build the models from the committed weights, publish everything", demo.publish)
+        act(3, "Camera, model agent, detector 1.0.0 (32-bit floats), application", demo.deploy_all)
+        act(4, "Detector 2.0.0 (8-bit integers): a trial on live pictures, then the swap", demo.change_the_model)
+        act(5, "Detector 3.0.0 (damaged): refused and rolled back", demo.refuse_the_damaged)
+        figures.extend(demo.sum_up())
+        out.print("\n[bold cyan]6. Stop everything[/]")
+        stage.stop()
+        made = sheet.make(folder, demo.marks)
+        out.print(f"Contact sheet: {made}; all annotated frames: {demo.frames}")
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--to", type=Path, default=Path(".demo-vision"), help="folder for all state; emptied at the start"
+    )
+    folder = parser.parse_args().to.absolute()
+    out = console.Console(highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))  # so that the stage is cleared then, too
+    began = time.monotonic()
+    try:
+        figures = play(folder, out)
+    except exits.Failure as failure:
+        out.print(f"\n[bold red]The demo failed:[/] {markup.escape(str(failure))}")
+        out.print(f"Logs: {folder}/*.log and {folder}/{steps.THING}/logs")
+        return failure.code
+    out.print("\n[bold]What was measured[/]")
+    for line in output.aligned([*figures, ("whole demo", f"{time.monotonic() - began:.1f} s")]):
+        out.print(f"  {line}", markup=False)
+    return exits.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
