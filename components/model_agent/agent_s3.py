@@ -1,11 +1,13 @@
 """Puts objects into one S3 bucket with the credentials that the nucleus's token exchange gives to this component.
 
-Standard library only: http.client, Signature Version 4 of agent_sigv4.py. One connection, made when it is needed. Not here:
-proxies, multipart uploads (a unit of captures is a sixteenth of the store at most, S3 takes 5 GB at once).
+Standard library only: http.client, Signature Version 4 of agent_sigv4.py. One connection, made when it is needed; through
+the proxy of the environment (https_proxy, no_proxy, as the nucleus sets them) by CONNECT, never for credentials. Not here:
+multipart uploads (a unit of captures is a sixteenth of the store at most, S3 takes 5 GB at once).
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 import http.client
 import json
@@ -13,6 +15,7 @@ import os
 import re
 import ssl
 import urllib.parse
+import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
@@ -82,7 +85,7 @@ class Bucket:
         if self._credentials is None or self._credentials.expires_at - _EARLY_S <= self._clock():
             self._credentials = _fetch()
         if self._connection is None or self._connection.sock is None:
-            self._connection = _connection(self._destination.endpoint)
+            self._connection = _connection(self._destination.endpoint, _proxy(self._destination.endpoint))
             self._connection.connect()
 
     def put(self, key: str, body: IO[bytes], size: int, digest: str) -> None:
@@ -146,12 +149,31 @@ def _fetch() -> agent_sigv4.Credentials:
         raise OSError(f"cannot get credentials: the answer cannot be read: {error!r}") from error
 
 
-def _connection(endpoint: str) -> http.client.HTTPConnection:
-    parts = urllib.parse.urlsplit(endpoint)
+def _connection(endpoint: str, proxy: str = "") -> http.client.HTTPConnection:
+    parts, way = urllib.parse.urlsplit(endpoint), urllib.parse.urlsplit(proxy or endpoint)
+    made: http.client.HTTPConnection
     if parts.scheme == "https":
         context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
-        return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=ANSWER_S, context=context)
-    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_S)
+        made = http.client.HTTPSConnection(way.hostname or "", way.port, timeout=ANSWER_S, context=context)
+    else:
+        made = http.client.HTTPConnection(way.hostname or "", way.port, timeout=ANSWER_S)
+    if proxy:
+        headers = {}
+        if way.username is not None:
+            user = f"{urllib.parse.unquote(way.username)}:{urllib.parse.unquote(way.password or '')}"
+            headers["Proxy-Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
+        made.set_tunnel(parts.hostname or "", parts.port, headers)
+    return made
+
+
+def _proxy(endpoint: str) -> str:
+    """The URL of the proxy that the environment names for this endpoint, "" for none."""
+    parts = urllib.parse.urlsplit(endpoint)
+    found = urllib.request.getproxies()
+    proxy = found.get(parts.scheme) or found.get("all", "")
+    if not proxy or urllib.request.proxy_bypass(parts.netloc, found):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _answer(connection: http.client.HTTPConnection) -> tuple[int, bytes]:

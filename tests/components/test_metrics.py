@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
+import threading
 import uuid
 from pathlib import Path
 from typing import Any
 
 import agent_drift
+import agent_frames
 import agent_metrics
 import agent_settings
 import model_client
@@ -128,6 +132,45 @@ def test_capture_when_asked_for_then_on_disk_before_the_answer_and_there_after_a
     line = json.loads(file.read_text())
     assert file.relative_to(scene.device.work("marram.ModelAgent")).parts[:3] == ("kept", "default", ALIAS)
     assert (line["eventMetadata"]["eventId"], line["eventMetadata"]["modelVersion"]) == (wanted, "1.0.0")
+
+
+def capture_until_gone(device: parts.Device, safe: list[str]) -> None:
+    """Adds the ids of which the agent said that they are safe."""
+    with contextlib.suppress(OSError, agent_frames.ClosedError, agent_frames.FrameError):
+        while True:
+            safe.append(parts.ask(device, {"op": "capture", "alias": ALIAS})["id"])
+
+
+def test_capture_when_the_agent_is_killed_again_and_again_then_all_that_it_acknowledged_is_there(scene: Scene) -> None:
+    chance = random.Random(20261124)
+    safe: list[str] = []
+    for turn in range(3):
+        process = scene.start(captures={"directory": "kept"})
+        if not turn:
+            scene.offer("1.0.0", capture={"rate": 1.0, "onRequest": True})
+        scene.ask(1)
+        enough = len(safe) + chance.randrange(1, 8)
+        threads = [threading.Thread(target=capture_until_gone, args=(scene.device, safe)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        while len(safe) < enough:
+            scene.ask(1)
+        process.kill()
+        for thread in threads:
+            thread.join(parts.WAIT_S)
+        process.wait(parts.WAIT_S)
+
+    scene.start(captures={"directory": "kept"})  # cuts off what was half written
+    scene.ask(1)
+    parts.ask(scene.device, {"op": "capture", "alias": ALIAS})
+    kept = [
+        json.loads(line)["eventMetadata"]["eventId"]
+        for path in (scene.device.work("marram.ModelAgent") / "kept").rglob("*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert len(safe) >= 3
+    assert set(safe) <= set(kept)
+    assert len(kept) == len(set(kept))
 
 
 @pytest.mark.parametrize(

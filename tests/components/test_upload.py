@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import hashlib
@@ -10,6 +11,7 @@ import json
 import os
 import random
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -265,6 +267,56 @@ def test_upload_when_the_bucket_is_not_there_then_the_code_is_told_and_nothing_i
 
     assert "HTTP 404 NoSuchBucket" in figures["error"]
     assert scene.here() == 1
+
+
+@contextlib.contextmanager
+def tunnel() -> Iterator[tuple[int, list[str]]]:
+    """A proxy that knows CONNECT alone: its port, and the heads of the requests it got."""
+    heads: list[str] = []
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            lines = list(iter(self.rfile.readline, b"\r\n"))
+            heads.append(b"".join(lines).decode())
+            host, _, port = lines[0].split()[1].decode().rpartition(":")
+            with socket.create_connection((host, int(port))) as upstream:
+                self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                back = threading.Thread(target=pump, args=(upstream, self.request))
+                back.start()
+                pump(self.request, upstream)
+                back.join()
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_address[1], heads
+        server.shutdown()
+        thread.join()
+
+
+def test_upload_when_the_environment_names_a_proxy_then_through_it_and_credentials_are_fetched_directly(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = {scene.capture(1)}
+    with tunnel() as (port, heads):
+        monkeypatch.setenv("http_proxy", f"http://crane:s%3Acret@127.0.0.1:{port}")
+        with scene.uploading() as uploads:
+            until(uploads, lambda found: found["units"] == 1, "the unit")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        scene.capture(2)
+        with scene.uploading() as uploads:
+            until(uploads, lambda found: found["units"] == 1, "the next")
+
+    assert sent < scene.identities()
+    (head,) = heads  # the second went directly
+    assert head.startswith(f"CONNECT {scene.endpoint.removeprefix('http://')} ")
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'crane:s:cret').decode()}" in head
 
 
 def test_upload_when_months_offline_then_the_newest_that_fit_are_kept_and_sent(scene: Scene) -> None:
