@@ -32,8 +32,7 @@ CRASHES_LIMIT = 5
 CRASHES_WITHIN_S = 600.0
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
-LOAD_S = 60.0
-ANSWER_S = 60.0  # a request that computes longer hangs
+HUNG_S = 60.0  # a model that loads or computes longer does not end any more
 _REAPED_S = 2.0
 _SECRETS = frozenset({"SVCUID", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_CREDENTIALS_FULL_URI"})
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -52,6 +51,8 @@ class Process:
         """Starts it. Raises OSError."""
         self._given, self._taken = agent_worker.Area.make("marram-inputs"), agent_worker.Area.make("marram-outputs")
         self._socket, theirs = socket.socketpair()
+        agent_frames.bound(self._socket, HUNG_S, HUNG_S)
+        self._reader = agent_frames.Reader(self._socket)
         self._one_at_a_time = threading.Lock()
         self._closed = False
         numbers = {
@@ -73,7 +74,7 @@ class Process:
 
     def loaded(self) -> None:
         """Returns when it is ready. Raises RefusedError, CrashedError."""
-        reply = self._reply(LOAD_S, "while it was loaded")
+        reply = self._reply("while it was loaded")
         if reply.get("ok") is not True:
             raise agent_check.RefusedError(str(reply.get("message")), str(reply.get("code")))
 
@@ -83,12 +84,13 @@ class Process:
             try:
                 if self._closed:
                     raise BrokenPipeError
-                agent_frames.send(self._socket, {"tensors": self._given.put(inputs)})
+                head = agent_frames.encode({"tensors": self._given.put(inputs)})
+                agent_frames.write(self._socket, head, b"", HUNG_S)
             except agent_worker.AreaError as error:
                 raise agent_check.InputError(str(error)) from error
             except OSError as error:
                 raise agent_engine.NotReadyError(self.why("before it computed this")) from error
-            reply = self._reply(ANSWER_S, "while it computed this")
+            reply = self._reply("while it computed this")
             if reply.get("ok") is not True:
                 raise agent_check.InputError(str(reply.get("message")))
             try:
@@ -121,13 +123,12 @@ class Process:
                 self._taken.close()
         self.process.wait()
 
-    def _reply(self, longest_s: float, when: str) -> dict[str, Any]:
+    def _reply(self, when: str) -> dict[str, Any]:
         try:
-            self._socket.settimeout(longest_s)
-            return agent_frames.receive(self._socket)[0]
-        except TimeoutError as error:
+            return agent_frames.decode(self._reader.frame(HUNG_S)[0])
+        except (BlockingIOError, TimeoutError) as error:
             self.process.kill()
-            raise CrashedError(f"the model's process hung {when}: no answer within {longest_s:g} s") from error
+            raise CrashedError(f"the model's process hung {when}: no answer within {HUNG_S:g} s") from error
         except (OSError, agent_frames.ClosedError, agent_frames.FrameError) as error:
             self.process.kill()
             raise CrashedError(self.why(when)) from error
@@ -262,9 +263,13 @@ def load(manifest: agent_check.Manifest, model: bytes, memory_bytes: int = 0) ->
     Raises RefusedError: MODEL_CRASHED for a native crash or a hang, RESOURCE_EXHAUSTED when the process could not be
     started or was killed from outside.
     """
+    package = -1
     try:
-        keeper = Keeper(manifest.name, _package(manifest, model), memory_bytes)
+        package = _package(manifest, model)
+        keeper = Keeper(manifest.name, package, memory_bytes)
     except OSError as error:
+        if package >= 0:
+            os.close(package)
         raise agent_check.RefusedError(f"cannot start its process: {error}", "RESOURCE_EXHAUSTED") from error
     try:
         keeper.start()

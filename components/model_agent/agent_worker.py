@@ -38,17 +38,17 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 LENGTH = struct.Struct(">I")
 AREA_LIMIT_BYTES = 1 << 30
+REST_S = 60.0  # what began of a frame ends within this
 _ALIGNMENT = 64
 _GROW_BYTES = 1 << 20
-_DTYPES = frozenset(
-    {
-        "float16",
-        "float32",
-        "float64",
-        "bool",
+_NAMES = {  # of the types that may travel; by type, because numpy makes a name anew each time
+    np.dtype(name): name
+    for name in (
+        *("float16", "float32", "float64", "bool"),
         *(f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)),
-    }
-)
+    )
+}
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
 class AreaError(Exception):
@@ -61,6 +61,7 @@ class Area:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._map: mmap.mmap | None = None
+        self._mapped = 0  # bytes
 
     @classmethod
     def make(cls, name: str) -> Area:
@@ -72,20 +73,22 @@ class Area:
     def close(self) -> None:
         """Ends it here, once; arrays that were read from it stay."""
         os.close(self.descriptor)
-        self.descriptor, self._map = -1, None
+        self.descriptor, self._map, self._mapped = -1, None, 0
 
     def put(self, arrays: Mapping[str, Array]) -> list[dict[str, Any]]:
         """Copies arrays into it and describes where they lie. Raises AreaError."""
         described: list[dict[str, Any]] = []
         end = 0
         for name, array in arrays.items():
-            if array.dtype.name not in _DTYPES:
+            dtype = _NAMES.get(array.dtype)
+            if dtype is None:
                 raise AreaError(f"{name} has the type {array.dtype.name}")
-            described.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "at": end})
+            described.append({"name": name, "dtype": dtype, "shape": array.shape, "at": end})
             end += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-        self._ensure(end)
+        if end > self._mapped:
+            self._grow(end)
         for each, array in zip(described, arrays.values(), strict=True):
-            np.copyto(self._view(each), array)
+            self._view(each)[...] = array
         return described
 
     def views(self, described: Any) -> dict[str, Array]:
@@ -96,29 +99,32 @@ class Area:
             raise AreaError(f"a tensor is not described: {error}") from error
 
     def _view(self, each: Mapping[str, Any]) -> Array:
-        shape, at = tuple(int(size) for size in each["shape"]), int(each["at"])
-        if each["dtype"] not in _DTYPES or min((at, *shape)) < 0:
+        shape, at, dtype = tuple(map(int, each["shape"])), int(each["at"]), _DTYPES.get(each["dtype"])
+        if dtype is None or min((at, *shape)) < 0:
             raise AreaError(f"{each['name']} has no possible type or place")
-        dtype = np.dtype(each["dtype"])
         count = math.prod(shape)
         if count == 0:
             return np.zeros(shape, dtype)
-        if self._size() < at + count * dtype.itemsize:
+        end = at + count * dtype.itemsize
+        if end > self._mapped:
+            self._map_again()
+        if end > self._mapped:
             raise AreaError(f"{each['name']} ends beyond what is shared")
         return np.frombuffer(self._map, dtype, count, at).reshape(shape)  # type: ignore[arg-type]
 
-    def _size(self) -> int:
-        """The size of what is mapped here, after a look whether the other side let it grow."""
+    def _map_again(self) -> None:
+        """Maps what is there by now: the other side may have let it grow."""
         size = os.fstat(self.descriptor).st_size
-        if size and (self._map is None or size > len(self._map)):
-            self._map = mmap.mmap(self.descriptor, size)  # the old one goes with the last array that lies in it
-        return size
+        if size > self._mapped:
+            # The old mapping goes with the last array that lies in it.
+            self._map, self._mapped = mmap.mmap(self.descriptor, size), size
 
-    def _ensure(self, size: int) -> None:
+    def _grow(self, size: int) -> None:
         if size > AREA_LIMIT_BYTES:
             raise AreaError(f"{size} bytes of tensors are above the limit of {AREA_LIMIT_BYTES}")
         if size > os.fstat(self.descriptor).st_size:
             os.ftruncate(self.descriptor, -(-size // _GROW_BYTES) * _GROW_BYTES)
+        self._map_again()
 
 
 def describe(manifest: agent_check.Manifest) -> bytes:
@@ -171,14 +177,15 @@ def _end_with_agent(descriptor: int) -> None:
 
 
 def _serve(agent: socket.socket, model: agent_check.Model, given: Area, taken: Area) -> None:
+    reader = agent_frames.Reader(agent)
     while True:
-        request, _ = agent_frames.receive(agent)
+        request = agent_frames.decode(reader.frame(REST_S)[0])
         try:
             described = taken.put(model.predict(given.views(request["tensors"])))
             reply: dict[str, Any] = {"ok": True, "tensors": described}
         except (agent_check.InputError, AreaError, MemoryError) as error:
             reply = {"ok": False, "message": str(error) or "out of memory"}
-        agent_frames.send(agent, reply)
+        agent_frames.write(agent, agent_frames.encode(reply), b"", REST_S)
 
 
 def _unpack(descriptor: int) -> tuple[agent_check.Manifest, bytes]:
