@@ -10,9 +10,11 @@ import argparse
 import contextlib
 import importlib
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import agent_aliases
+import agent_changes
 import agent_edge_door
 import agent_engine
 import agent_oip_doors
@@ -67,7 +69,7 @@ class Beside:
                 return
             edge, services = writing
             agent_services.close(services)
-            self._server.operations = {}
+            self._server.operations = dict.fromkeys(services.operations, _busy)
             if edge is not None:
                 edge.close(agent_server.LAST_REQUESTS_S)
 
@@ -75,6 +77,12 @@ class Beside:
         """Everything."""
         self.let_go()
         self._doors.close(agent_server.LAST_REQUESTS_S)
+
+
+def _busy(header: Mapping[str, Any]) -> dict[str, Any]:
+    raise agent_changes.FrozenError(
+        f"cannot {header.get('op')}: another process of the model agent takes over; try again"
+    )
 
 
 def prepare(given: argparse.Namespace) -> None:

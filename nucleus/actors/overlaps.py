@@ -83,9 +83,9 @@ class Overlaps:
         return self._runners[name]
 
     def abandon(self, known: runner.Runner) -> None:
-        """The component is to be removed: no successor of it any more."""
+        """The component is to be removed: no successor of it any more. Nothing if it was adopted again meanwhile."""
         beside = self._runners.get(known.record.name + overlap.SUFFIX)
-        if beside is not None and readiness.is_successor(beside):
+        if known.removing and beside is not None and readiness.is_successor(beside):
             self._abandon(beside)
 
     def after(self, one: runner.Runner, before: lifecycle.Life) -> None:

@@ -150,6 +150,7 @@ def test_offer_when_the_store_is_frozen_then_busy_and_hand_over_asks_until_it_is
     offer = {"op": "offer", "component": parts.MODEL_NAME, "version": "1.1.0", "artifacts": str(parts.MODEL / "1.1.0")}
 
     assert parts.ask(device, offer)["code"] == "BUSY"
+    assert parts.ask(device, {"op": "release_hold", "alias": "power-curve"})["code"] == "BUSY"
     assert parts.serving(device)[0]["version"] == "1.0.0"
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(device.offer("1.1.0").returncode))
