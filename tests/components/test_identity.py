@@ -148,6 +148,7 @@ OWNED = {"alias": "power-curve"}
         ("release_hold", OWNED | {"token": "token-model"}, ""),
         ("release_hold", OWNED | {"token": "token-other"}, "PERMISSION_DENIED"),
         ("release_hold", OWNED | {"token": 5}, "UNAUTHENTICATED"),
+        ("capture", OWNED | {"token": "token-other"}, ""),
         ("take_over", {"token": "token-agent"}, ""),
         ("take_over", {"token": "token-model"}, "PERMISSION_DENIED"),
         ("take_over", {}, "UNAUTHENTICATED"),
