@@ -283,7 +283,7 @@ class Aliases:
         if entry.candidate is None:
             return ""
         try:
-            with self._room.arrival(self._room.fetch(alias, entry.candidate), agent_budget.Way.OVERLAP) as new:
+            with self._room.arrival(self._room.fetch(alias, entry.candidate), agent_budget.Way.SPILL) as new:
                 self._room.try_out(alias, new)
         except (agent_registry.StoreError, agent_check.RefusedError) as error:
             reason = f"{entry.candidate.version} cannot be tried: {error}"

@@ -107,7 +107,8 @@ class Service:
                 raise agent_edge_messages.EdgeError("ALREADY_EXISTS", str(error)) from None
             except agent_check.RefusedError as error:
                 print(f"refused {OWNER} {alias}: {error}", flush=True)
-                raise agent_edge_messages.EdgeError("FAILED_PRECONDITION", f"cannot load {alias}: {error}") from None
+                code = "RESOURCE_EXHAUSTED" if error.code == "RESOURCE_EXHAUSTED" else "FAILED_PRECONDITION"
+                raise agent_edge_messages.EdgeError(code, f"cannot load {alias}: {error}") from None
         return _messages.LoadModelResponse(model=self._described(alias))
 
     def unload(self, asked: Any, context: Any) -> Any:

@@ -31,6 +31,7 @@ OWNER = "marram:repository"  # no component can be called so
 TOKEN_FILE, TOKEN_HEADER = "oip.token", "marram-token"
 _TOKEN_CHARACTERS = 64
 _FILES_LIMIT = 8
+_OWN_CODES = frozenset({"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"})  # of a refusal; any other is INVALID_ARGUMENT
 _FILE = re.compile(
     r"(?:[0-9]+/)?([A-Za-z0-9_][A-Za-z0-9._-]{0,127})"
 )  # Triton's clients put a version's number before it
@@ -99,6 +100,8 @@ class Repository:
             print(f"load: {self._aliases.load(OWNER, name, folder, replace=True)}", flush=True)
         except agent_check.RefusedError as error:
             print(f"refused {OWNER} {name}: {error}", flush=True)
+            if error.code in _OWN_CODES:
+                raise agent_oip.OipError(error.code, f"failed to load '{name}', {error}") from None
             raise agent_oip.wrong(f"failed to load '{name}', {error}") from None
 
     def _entry(self, name: str) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ import agent_guard
 import agent_loader
 import agent_registry
 import agent_table
+import agent_verdicts
 
 ADVICE = "raise the agent's memoryBytes, unload something, or let the model swap by replace or spill"
 EVICT_S = 2.0  # requests under way get this long before their model leaves
@@ -44,14 +45,10 @@ class Room:
         self._arriving: dict[str, agent_loader.Serving] = {}
         self._gap: set[str] = set()  # their old model had to go before the new one: who asks waits
         self._loader = agent_loader.Loader(registry)
+        self.told = self._loader.told  # what this system cannot do; empty if nothing
         self._changed = threading.Condition()  # its lock is reentrant
         self._settled_at: dict[str, float] = {}
         self._litter = 0  # turns in which to look for what a load that failed left; its error may hold it at first
-
-    @property
-    def told(self) -> str:
-        """What this system cannot do; empty if nothing."""
-        return self._loader.told
 
     def fetch(self, alias: str, held: agent_entry.Held) -> agent_loader.Package:
         """The agent's own copy; raises agent_registry.StoreError, agent_check.RefusedError."""
@@ -236,7 +233,12 @@ class Room:
             if decision.action is agent_budget.Action.REFUSE:
                 self._note(alias, agent_table.Evicted())  # the next request to it brings it in
                 return
-            self.serving[alias] = self._loader.load(package)
+            try:
+                self.serving[alias] = self._loader.load(package)
+            except agent_check.RefusedError as error:
+                if error.code not in agent_verdicts.NOT_FINAL:
+                    raise
+                self._note(alias, agent_table.Evicted())  # it says something about the moment, not about the model
 
     def wake(self, alias: str, deadline: float) -> str:
         """Brings the alias back into memory, or waits until its exchange is over; returns why that failed, or nothing.

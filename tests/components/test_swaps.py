@@ -5,9 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import agent_aliases
+import agent_edge
+import agent_edge_messages
+import agent_engine
+import agent_oip
+import agent_oip_repository
+import agent_registry
 import model_client
 import numpy as np
 import pytest
@@ -304,3 +313,41 @@ def test_twenty_swaps_when_clients_never_pause_then_no_request_fails_and_each_an
 
     answers = set().union(*(load.end() for load in loads))
     assert answers == {whole(number) for number in folders}
+
+
+class Doors:
+    """The loading halves of both doors for clients of others, above a table whose budget is too small for everything."""
+
+    def __init__(self, folder: Path) -> None:
+        models.weighty(folder / "repository/large", "large", 1, SIZE)
+        self.folder = folder
+        self.registry = agent_registry.Registry.open(folder / "store")
+        self.aliases = agent_aliases.Aliases(self.registry, 0, memory_bytes=MB)
+        self.engine = agent_engine.Engine(self.aliases.serving)
+
+
+@pytest.fixture
+def doors(tmp_path: Path) -> Iterator[Doors]:
+    made = Doors(tmp_path)
+    yield made
+    made.registry.close()
+
+
+def test_load_over_the_open_inference_protocol_when_there_is_no_room_then_resource_exhausted(doors: Doors) -> None:
+    repository = agent_oip_repository.Repository(doors.aliases, "token", doors.folder / "repository")
+
+    with pytest.raises(agent_oip.OipError, match="no memory for large") as caught:
+        repository.load("large", "token", {})
+
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
+
+
+def test_load_over_edge_managers_door_when_there_is_no_room_then_resource_exhausted(doors: Doors) -> None:
+    rules = agent_edge.Rules(token="", open_load=True)
+    service = agent_edge.Service(doors.aliases, doors.engine, None, rules)
+    asked = SimpleNamespace(name="large", url=str(doors.folder / "repository/large"))
+
+    with pytest.raises(agent_edge_messages.EdgeError, match="no memory for large") as caught:
+        service.load(asked, None)
+
+    assert caught.value.code == "RESOURCE_EXHAUSTED"
