@@ -21,8 +21,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 MEMORY_LIMIT_BYTES = 2 * agent_frames.BODY_LIMIT_BYTES  # one request and its answer
-COPIES_LIMIT_BYTES = 64 * 1024 * 1024  # kept between requests, of all connections together
-BUFFERS_LIMIT = 8
+COPIES_LIMIT_BYTES = 32 * 1024 * 1024  # kept between requests, of all connections together
+BUFFERS_LIMIT, BUFFERS_LIMIT_BYTES = 8, 16 * 1024 * 1024
 _ALONE = 2  # references to an array that only its holder has: the holder's, and the argument of getrefcount
 
 
@@ -54,7 +54,7 @@ class Copies:
 class Buffers:
     """Memory for copies that is used again as soon as nothing refers to them any more; for many threads."""
 
-    def __init__(self, limit_bytes: int = COPIES_LIMIT_BYTES, limit: int = BUFFERS_LIMIT) -> None:
+    def __init__(self, limit_bytes: int = BUFFERS_LIMIT_BYTES, limit: int = BUFFERS_LIMIT) -> None:
         self._limit_bytes = limit_bytes
         self._limit = limit
         self._kept: list[Array] = []

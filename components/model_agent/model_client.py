@@ -99,6 +99,7 @@ class Client:
         left_s, pause_s, tries = deadline_s, _FIRST_PAUSE_S, 0
         while True:
             tries += 1
+            used = self._connection is not None
             reply, body = self._ask(alias, inputs, max(left_s, 0.0))
             if reply.code == "OK":
                 outputs = self._outputs(alias, reply, body)
@@ -107,6 +108,8 @@ class Client:
             if reply.code not in _TRY_AGAIN:
                 raise RejectedError(f"cannot predict with {alias}: {reason}")
             left_s = end - time.monotonic()
+            if used and reply.code == "UNANSWERED" and left_s > 0:
+                continue  # the agent of that connection is gone; who listens now may answer at once
             if left_s <= pause_s:
                 raise UnansweredError(f"cannot predict with {alias} within {deadline_s:g} s ({tries} tries): {reason}")
             threading.Event().wait(pause_s)

@@ -210,39 +210,60 @@ def test_predict_when_the_client_is_an_old_one_then_bytes_come_back(talk: Talk) 
 
 
 def test_predict_when_the_agent_is_an_old_one_then_it_gets_bytes() -> None:
+    array = np.arange(COUNT, dtype=np.float32)
+    with other_agent() as client:
+        answers = [client.predict("echo", {"x": array}, deadline_s=20) for _ in range(3)]
+
+    assert all(np.array_equal(answer.outputs["y"], array) for answer in answers)
+    assert [answer.tries for answer in answers] == [1, 1, 1]
+
+
+def test_predict_when_the_last_connection_is_gone_then_a_new_one_is_tried_without_a_pause() -> None:
+    array = np.arange(COUNT, dtype=np.float32)
+    with other_agent(requests=2) as client:  # `share` and a prediction
+        answers = [client.predict("echo", {"x": array}, deadline_s=20) for _ in range(3)]
+
+    assert all(np.array_equal(answer.outputs["y"], array) for answer in answers)
+    assert [answer.tries for answer in answers] == [1, 2, 2]
+
+
+@contextlib.contextmanager
+def other_agent(requests: int = 1000) -> Iterator[model_client.Client]:
+    """A client of an agent that knows nothing of shared memory, and that ends each connection after some requests."""
     with (
         tempfile.TemporaryDirectory(prefix="m") as folder,
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener,
     ):
-        path = f"{folder}/s"
-        listener.bind(path)
+        listener.bind(f"{folder}/s")
         listener.listen()
-        thread = threading.Thread(target=old_agent, args=(listener,))
+        thread = threading.Thread(target=answer_all, args=(listener, requests))
         thread.start()
-        client = model_client.Client(path)
-        array = np.arange(COUNT, dtype=np.float32)
-
-        answers = [client.predict("echo", {"x": array}, deadline_s=20) for _ in range(3)]
-
+        client = model_client.Client(f"{folder}/s")
+        yield client
         client.close()
+        listener.shutdown(socket.SHUT_RDWR)
         thread.join(parts.WAIT_S)
-    assert all(np.array_equal(answer.outputs["y"], array) for answer in answers)
 
 
-def old_agent(listener: socket.socket) -> None:
-    """Answers a prediction with its input, as an agent did that knew nothing of shared memory."""
-    connection, _ = listener.accept()
-    with connection:
-        while True:
-            try:
-                header, body = agent_frames.receive(connection)
-            except agent_frames.ClosedError:
-                return
-            if header["op"] != "predict":
-                agent_frames.send(connection, {"ok": False, "code": "INVALID_ARGUMENT", "message": "unknown operation"})
-                continue
-            reply = {"ok": True, "component": "c", "version": "1", "tensors": [{**header["tensors"][0], "name": "y"}]}
-            agent_frames.send(connection, reply, body)
+def answer_all(listener: socket.socket, requests: int) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection, contextlib.suppress(agent_frames.ClosedError):
+            for _ in range(requests):
+                answer_as_an_old_one(connection)
+
+
+def answer_as_an_old_one(connection: socket.socket) -> None:
+    """A prediction is its input."""
+    header, body = agent_frames.receive(connection)
+    if header["op"] != "predict":
+        agent_frames.send(connection, {"ok": False, "code": "INVALID_ARGUMENT", "message": "unknown operation"})
+        return
+    reply = {"ok": True, "component": "c", "version": "1", "tensors": [{**header["tensors"][0], "name": "y"}]}
+    agent_frames.send(connection, reply, body)
 
 
 def test_room_when_the_answer_does_not_fit_then_it_comes_in_the_body(talk: Talk) -> None:
