@@ -10,7 +10,7 @@ import click
 import msgspec
 from rich import console, table, text
 
-from cloud.optimise import components, gate, outcomes, reports, run, samples, scores, search, targets
+from cloud.optimise import candidates, components, gate, outcomes, reports, run, samples, scores, search, targets
 from nucleus.cli import exits, output, sign
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -57,6 +57,13 @@ _COLUMNS = (
 @click.option("--key", type=_FILE, help="NAME.key to sign with; without one the component is left unsigned.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder for all results.")
 @click.option("--also-runtime", "runtimes", multiple=True, help="Another runtime to try (openvino); repeatable.")
+@click.option(
+    "--form",
+    "forms",
+    multiple=True,
+    type=click.Choice([form.name for form in candidates.FORMS[1:]]),
+    help="Try only this form of the model; repeatable.",
+)
 @click.option("--exhaustive", is_flag=True, help="Measure every candidate in full, however hopeless.")
 @output.option
 def optimise(model: Path, key: Path | None, output_: str, **options: Any) -> int:
@@ -100,6 +107,7 @@ def _request(model: Path, options: dict[str, Any]) -> run.Request:
         out=options["out"],
         plan=search.Plan(exhaustive=options["exhaustive"]),
         runtimes=tuple(options["runtimes"]),
+        forms=tuple(options["forms"]),
     )
 
 

@@ -76,12 +76,16 @@ FORMS = (
 )
 
 
-def listed(target: targets.Target, others: Sequence[str] = ()) -> tuple[Candidate, ...]:
-    """All candidates of a target, the source first; `others` are runtimes beside onnxruntime."""
+def listed(target: targets.Target, others: Sequence[str] = (), only: Sequence[str] = ()) -> tuple[Candidate, ...]:
+    """All candidates of a target, the source first.
+
+    `others` are runtimes beside onnxruntime; `only` names the forms to be tried beside the source, () all.
+    """
+    tried = [form for form in FORMS if form.name == SOURCE or not only or form.name in only]
     threads = sorted({1, min(2, target.threads), target.threads})
     found = [
         Candidate(form, "onnxruntime", runtimes.Settings(level, count))
-        for form in FORMS
+        for form in tried
         for level in runtimes.LEVELS
         for count in threads
     ]
@@ -89,7 +93,7 @@ def listed(target: targets.Target, others: Sequence[str] = ()) -> tuple[Candidat
         hints = runtimes.HINTS if runtime == "openvino" else ("",)
         found += [
             Candidate(form, runtime, runtimes.Settings("all", count, hint))
-            for form in FORMS
+            for form in tried
             if form.kind in ("source", "static")
             for hint in hints
             for count in threads

@@ -7,6 +7,7 @@ Künsch 1989; Politis and Romano 1992.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,7 @@ def paired(
     return Interval(float(low), float(high), CONFIDENCE, method)
 
 
+@functools.lru_cache(maxsize=4)  # hundreds of candidates are compared on the same samples
 def _weights(count: int, length: int, draws: int) -> Array:
     """How often each sample is in each draw, [draws, count]."""
     random = np.random.default_rng(SEED)

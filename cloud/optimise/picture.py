@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 1280, 800
 _FINE = 2  # drawn this much larger, then scaled down, for smooth lines
 _LEFT, _RIGHT, _TOP, _BOTTOM = 110, 40, 110, 90
 _INK, _FAINT, _PAPER = (33, 37, 41), (222, 226, 230), (255, 255, 255)
-_COLOURS = {
+COLOURS = {
     outcomes.SOURCE: (52, 58, 64),
     outcomes.ACCEPTED: (43, 138, 62),
     outcomes.REFUSED: (201, 42, 42),
@@ -154,7 +154,7 @@ def _margin(pen: _Pen, x: _Scale, y: _Scale, figures: outcomes.Figures, bounds: 
 
 
 def _mark(pen: _Pen, x: _Scale, y: _Scale, one: outcomes.Outcome, picked: bool) -> None:
-    accuracy, colour = one.accuracy, _COLOURS[one.state]
+    accuracy, colour = one.accuracy, COLOURS[one.state]
     assert accuracy is not None, "what is shown was compared"
     px, py = x.at(one.latency_ms), y.at(accuracy.candidate)
     low, high = y.at(accuracy.source + accuracy.low), y.at(accuracy.source + accuracy.high)
@@ -193,7 +193,7 @@ def _names(pen: _Pen, x: _Scale, y: _Scale, shown: Sequence[outcomes.Outcome], m
         edge = left - 3 if left > px else left + wide + 3
         if abs(middle - py) > 12:
             pen.line((px, py), (edge, middle), colour=(173, 181, 189))
-        pen.text(left, middle, label, 13, "lm", _COLOURS[one.state])
+        pen.text(left, middle, label, 13, "lm", COLOURS[one.state])
 
 
 def _legend(pen: _Pen) -> None:
@@ -202,7 +202,7 @@ def _legend(pen: _Pen) -> None:
         at -= pen.wide(text, 15)
         pen.text(at, 92, text, 15, "lm")
         at -= 16
-        colour = _COLOURS[state]
+        colour = COLOURS[state]
         if state == outcomes.SOURCE:
             pen.diamond(at, 92, 8, colour)
         elif state == outcomes.ACCEPTED:

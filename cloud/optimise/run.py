@@ -38,7 +38,8 @@ class OptimiseError(Exception):
 class Request(msgspec.Struct, frozen=True):
     """`evaluation` is a file, or None: then the last `held_out` of the calibration set is held out for it.
 
-    `runtimes` are runtimes to be tried beside onnxruntime (words of runtimes.KNOWN, or module:attribute).
+    `runtimes` are runtimes to be tried beside onnxruntime (words of runtimes.KNOWN, or module:attribute); `forms` are the
+    names of the forms to be tried, () for all.
     """
 
     model: Path
@@ -52,6 +53,7 @@ class Request(msgspec.Struct, frozen=True):
     out: Path
     plan: search.Plan = search.Plan()
     runtimes: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -65,7 +67,7 @@ class Result(msgspec.Struct, frozen=True):
     artifacts: Path | None
 
 
-class _Workshop:
+class Workshop:
     """Lab of a search: forms are made when first asked for, each runtime is probed once for each of its settings."""
 
     def __init__(self, maker: forms.Maker, tester: bench.Bench) -> None:
@@ -82,16 +84,23 @@ class _Workshop:
         return self._probed[key]
 
 
-def optimise(request: Request, told: Callable[[str], None] = lambda line: None) -> Result:
-    """Searches, reports and writes. Raises OptimiseError, samples.SamplesError, scores.ScoreError, components.ComponentError."""
+def optimise(
+    request: Request,
+    told: Callable[[str], None] = lambda line: None,
+    opened: Callable[[forms.Maker, bench.Bench], search.Lab] = Workshop,
+) -> Result:
+    """Searches, reports and writes; `told` hears a line for each candidate, `opened` makes the lab.
+
+    Raises OptimiseError, samples.SamplesError, scores.ScoreError, components.ComponentError.
+    """
     _check(request)
     source = _source(request.model)
     calibration, held = _sets(request, source.inputs)
     request.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="marram-") as name:
         maker = forms.Maker(request.model, calibration, Path(name))
-        lab = _Workshop(maker, bench.Bench(held, Path(name)))
-        listed = candidates.listed(request.target, request.runtimes)
+        lab = opened(maker, bench.Bench(held, Path(name)))
+        listed = candidates.listed(request.target, request.runtimes, request.forms)
         looking = search.Search(lab, request.metric, held, request.bounds, request.target, request.plan, told)
         try:
             figures = looking.run(listed)
