@@ -210,6 +210,21 @@ def _code(callers: agent_identity.Callers, verb: str, header: dict[str, Any], pe
     return ""
 
 
+def test_bundle_when_the_local_user_applies_it_then_served_and_no_component_may(
+    device: parts.Device, world: fakes_ipc.World
+) -> None:
+    scene = Scene(device, world)
+
+    refused = [scene.ask("apply_bundle", token=token) for token in (scene.tokens[OTHER], "token-nobody")]
+    applied = scene.ask("apply_bundle")
+    taken = scene.ask("offer", token=scene.tokens[parts.MODEL_NAME], version="1.1.0")
+    withdrawn = scene.ask("withdraw", token=scene.tokens[parts.MODEL_NAME])
+
+    assert [reply["code"] for reply in refused] == ["PERMISSION_DENIED", "UNAUTHENTICATED"]
+    assert (applied["ok"], taken["code"], withdrawn["ok"]) == (True, "FAILED_PRECONDITION", True)
+    assert [(row["serving"], row["owner"]) for row in parts.serving(device)] == [("1.0.0", "bundle")]
+
+
 def test_door_when_a_component_sends_its_own_token_then_it_may_load(
     device: parts.Device, world: fakes_ipc.World
 ) -> None:
