@@ -5,8 +5,8 @@ the body (raw bytes, mostly tensors). Every request is one frame and is answered
 connection. Lengths are checked against the bounds below before anything is read or kept.
 
 A reply's header says `"ok": true`, or `"ok": false` with `message` and `code`: NOT_READY, INVALID_ARGUMENT, BUSY, INTERNAL,
-UNAUTHENTICATED, PERMISSION_DENIED, MODEL_CRASHED, or why a model was refused. The operations and their headers are described in agent_server.py. With one operation, `share`, a descriptor
-travels beside the bytes (SCM_RIGHTS).
+UNAUTHENTICATED, PERMISSION_DENIED, MODEL_CRASHED, or why a model was refused. The operations and their headers are described
+in agent_server.py. With one operation, `share`, a descriptor travels beside the bytes (SCM_RIGHTS).
 
 `send` and `receive` are for a socket in any state. `Reader` and `write` are for one that blocks and was given to `bound`:
 a small frame is one system call for each side.
