@@ -99,9 +99,8 @@ class Aliases:
         """Loads what the registry names, before any offer; returns one line for each alias."""
         lines = [line for line in (self._registry.repaired, self._room.told) if line]
         with self._changing:
-            for alias in list(self._registry.aliases):
-                lines.append(self._restore(alias))
-        return lines
+            known = sorted(self._registry.aliases.items(), key=lambda each: not agent_loader.pinned(each[1].serving))
+            return lines + [self._restore(alias) for alias, _ in known]
 
     def load(self, owner: str, alias: str, folder: Path, *, replace: bool = False) -> str:
         """Serves the model in `folder` under an alias nobody (or only `owner`, to `replace` it) has; raises RefusedError.

@@ -23,7 +23,8 @@ class Guard:
         self.manifest = model.manifest
         self.used_at = time.monotonic()
         self._model = model
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # plain: every request takes it twice
+        self._changed = threading.Condition(self._lock)
         self._under_way = 0
         self._closing = False
 
@@ -52,7 +53,7 @@ class Guard:
 
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What the model answers; raises GoneError and what the model raises."""
-        with self._changed:
+        with self._lock:
             if self._closing:
                 raise GoneError(f"{self.manifest.name} is not in memory")
             self._under_way += 1
@@ -63,9 +64,9 @@ class Guard:
         finally:
             del model  # or this frame would keep it
             self.used_at = time.monotonic()
-            with self._changed:
+            with self._lock:
                 self._under_way -= 1
-                if self.closed and not self._under_way:
+                if self._closing and not self._under_way:
                     self._end()
 
     def retire(self) -> None:

@@ -58,6 +58,11 @@ def read_settings(text: str) -> agent_settings.Settings:
         return agent_settings.DEFAULT
 
 
+def pinned(held: agent_entry.Held) -> bool:
+    """Whether the model is never to leave the memory."""
+    return read_settings(held.settings).pinned
+
+
 class Loader:
     """Loads one model at a time (the caller sees to that): what others allocate meanwhile would be measured as its own."""
 

@@ -101,7 +101,7 @@ class Gate:
             self._change(
                 offer.alias,
                 event(package.held, offer.owner),
-                lambda: self._registry.keep(judged.data, package.manifest.file, package.model),
+                lambda: self._registry.keep(judged.data, package.manifest.file, package.model, package.held.key),
             )
             if trying:
                 self._room.try_out(offer.alias, new)

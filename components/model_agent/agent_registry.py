@@ -137,9 +137,9 @@ class Registry:
         costs = {name: known for name, known in self.costs.items() if name != key} | {key: cost}
         self.costs = dict(list(costs.items())[-_COSTS_LIMIT:])
 
-    def keep(self, manifest: bytes, name: str, model: bytes) -> str:
-        """Durably copies an offer and returns its key; a copy that is there and whole is used again."""
-        key = digest(manifest, model)
+    def keep(self, manifest: bytes, name: str, model: bytes, key: str = "") -> str:
+        """Durably copies an offer and returns its `key`, its digest; a copy that is there and whole is used again."""
+        key = key or digest(manifest, model)
         target = self.folder / "models" / key
         if target.is_dir() and self._whole(key):
             return key

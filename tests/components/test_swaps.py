@@ -281,16 +281,18 @@ def test_evicted_when_two_that_do_not_fit_are_asked_in_turn_then_both_answer(
     assert [load.end() for load in loads] == [{whole(1)}, {whole(3)}]
 
 
-def test_restart_when_not_all_fit_then_the_others_come_when_asked(device: parts.Device, measured: Models) -> None:
+def test_restart_when_not_all_fit_then_pinned_ones_are_first_and_the_others_come_when_asked(
+    device: parts.Device, measured: Models
+) -> None:
     process = start(device, measured, THREE_FIT)
     for alias, number in (("a", 1), ("b", 3), ("c", 4)):
-        accept(device, alias, number, measured.of(alias, number))
+        accept(device, alias, number, measured.of(alias, number), pinned=alias == "c")
     process.kill()
     process.wait(parts.WAIT_S)
 
     device.start_agent("--memory-bytes", str(TWO_FIT))
 
-    assert sorted(states(device).values()) == ["evicted", "serving", "serving"]
+    assert states(device) == {"a": "serving", "b": "evicted", "c": "serving"}
     assert [ask(device, alias) for alias in "abc"] == [whole(1), whole(3), whole(4)]
     assert taken(device) <= TWO_FIT
 
