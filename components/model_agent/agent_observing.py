@@ -1,4 +1,4 @@
-"""What looks at the answers of the engine: metrics, sampled captures and their upload, drift; settings and start of them all.
+"""What looks at models and their answers: status, metrics, sampled captures and their upload, drift; starts them all.
 
 Three sections of the agent's configuration come as JSON, each in a variable that the recipe sets: `metrics` in
 MARRAM_METRICS (agent_metrics.py), `captures` in MARRAM_CAPTURES (agent_capture_store.py) and `captureUpload` in
@@ -23,6 +23,7 @@ import agent_predictions
 import agent_report
 import agent_sampling
 import agent_settings
+import agent_status
 import agent_upload
 
 VARIABLES = {"metrics": "MARRAM_METRICS", "captures": "MARRAM_CAPTURES", "captureUpload": "MARRAM_CAPTURE_UPLOAD"}
@@ -54,7 +55,7 @@ class Observing:
             sources["uploads"], uploads = sent, (sent,)
         metrics = agent_metrics.Metrics(aliases, engine, reporter, sources, every)
         # Ended from the last to the first: figures first, then the upload, then the store.
-        self.services = (self.captures, *uploads, drift, metrics)
+        self.services = (self.captures, *uploads, drift, metrics, agent_status.Status(aliases.listed, reporter))
         engine.observers += [self.captures.observe, drift.observe]
 
     def capture(self, header: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import agent_drift
 import agent_frames
 import agent_metrics
 import agent_settings
+import agent_status
 import model_client
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_metrics_when_the_agent_ends_then_its_last_figures_are_told(scene: Scene
 
     assert heard.get()["interval"]["count"] == 3
     assert process.wait(parts.WAIT_S) == 0
-    assert scene.nucleus.iot_core.published == []
+    assert not [each[0] for each in scene.nucleus.iot_core.published if each[0].endswith("/metrics")]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,7 @@ def watched_model(folder: Path) -> Path:
 
 def test_drift_when_told_to_roll_back_then_held_durably_and_reported(scene: Scene, tmp_path: Path) -> None:
     heard = scene.nucleus.subscribe(f"{TOPIC}/drift")
+    statuses = scene.nucleus.subscribe(f"{TOPIC}/status")
     process = scene.start()
     scene.offer("1.0.0")
     drift = {"windowSamples": 100, "consecutive": 2, "action": "rollback"}
@@ -230,11 +232,52 @@ def test_drift_when_told_to_roll_back_then_held_durably_and_reported(scene: Scen
     assert event["psiOf"].startswith("conditions[")
     row = scene.row()
     assert (row["serving"], row["desired"], row["held_by"], row["state"]) == ("1.0.0", "1.1.0", "drift", "held")
+    status = statuses.get()
+    while status["state"] != "held":
+        status = statuses.get()
+    assert (status["serving"], status["desired"], status["heldBy"]) == ("1.0.0", "1.1.0", "drift")
+    assert "population stability index" in status["reason"]
     process.kill()
     process.wait(parts.WAIT_S)
     scene.start()
     assert scene.client.predict(ALIAS, storm, deadline_s=20.0).version == "1.0.0"
     assert scene.row()["held_by"] == "drift"
+
+
+def test_status_when_versions_come_and_go_then_each_change_is_told_once(scene: Scene) -> None:
+    heard = scene.nucleus.subscribe(f"{TOPIC}/status")
+    scene.start()
+    scene.offer("1.0.0")
+    first = heard.get()
+    scene.offer("1.1.0")
+    second = heard.get()
+    assert scene.device.hand_over("withdraw", "1.1.0").returncode == 0
+    last = heard.get()
+
+    assert [(one["serving"], one["previous"], one["state"]) for one in (first, second, last)] == [
+        ("1.0.0", "", "serving"),
+        ("1.1.0", "1.0.0", "serving"),
+        ("", "", "empty"),
+    ]
+    topic = f"marram/things/test-thing/models/{ALIAS}/status"
+    scene.nucleus.until(lambda: [one[0] for one in list(scene.nucleus.iot_core.published)].count(topic) == 3, "all")
+
+
+@pytest.mark.parametrize(("before", "state"), [(None, "serving"), ("held", "held")])
+def test_status_when_a_model_leaves_the_memory_for_a_while_then_that_is_no_news(before: str | None, state: str) -> None:
+    row = {
+        "component": "c",
+        "serving": "1",
+        "desired": "2",
+        "previous": "",
+        "candidate": "",
+        "held_by": "",
+        "reason": "",
+    }
+
+    found = agent_status.told({**row, "state": "evicted"}, {"serving": "1", "state": before} if before else None)
+
+    assert found["state"] == state
 
 
 # ---- pure ----------------------------------------------------------------------------------------------------------------
