@@ -75,7 +75,7 @@ def outcome(terms: rules.Terms, agreement: float, seed: int, most: int) -> tuple
 def test_trial_when_repeated_at_the_edge_then_it_is_wrong_no_more_often_than_stated(
     agreement: float, wrong: str
 ) -> None:
-    runs = 400
+    runs = 300
 
     ends = [outcome(TERMS, agreement, seed, 20_000)[0] for seed in range(runs)]
 
@@ -107,9 +107,9 @@ def looked_at_each_sample(agreement: float, seed: int, most: int) -> bool:
 
 
 def test_trial_when_looks_are_free_then_it_would_be_wrong_far_more_often() -> None:
-    wrong = sum(looked_at_each_sample(0.95, seed, 3000) for seed in range(100))
+    wrong = sum(looked_at_each_sample(0.95, seed, 2000) for seed in range(60))
 
-    assert wrong > 15  # why looks are spent
+    assert wrong > 9  # why looks are spent
 
 
 counts = st.builds(
