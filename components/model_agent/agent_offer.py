@@ -179,13 +179,14 @@ def read(path: Path, limit_bytes: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
-            data = file.read(limit_bytes + 1) if plain else b""
+            found = os.fstat(descriptor)
+            plain, large = stat.S_ISREG(found.st_mode), found.st_size > limit_bytes
+            data = file.read(limit_bytes + 1) if plain and not large else b""
     except OSError as error:
         code = "NOT_A_PLAIN_FILE" if error.errno == errno.ELOOP else "NOT_READABLE"
         raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}", code) from error
     if not plain:
         raise agent_check.RefusedError(f"cannot read {path}: it is no plain file", "NOT_A_PLAIN_FILE")
-    if len(data) > limit_bytes:
+    if large or len(data) > limit_bytes:
         raise agent_check.RefusedError(f"{path} is larger than {limit_bytes} bytes", "TOO_LARGE")
     return data
