@@ -49,8 +49,7 @@ class Overlaps:
         """False: the ordinary way is to be gone."""
         beside = self._runners.get(known.record.name + overlap.SUFFIX)
         if beside is None:
-            may = effect is Effect.OVERLAP and overlap.can_begin(known.life) and not known.is_paused()
-            return may and self._begin(known, generation)
+            return effect is Effect.OVERLAP and self._begin(known, generation)
         if not readiness.is_successor(beside):
             return False
         if effect is Effect.KEEP:
@@ -59,7 +58,9 @@ class Overlaps:
             return True
         self._abandon(beside)
         if known.life.state is not State.RUNNING or known.used != known.record:
-            return False
+            # One that has failed for good is gone at once, and the next may be tried beside the old one.
+            gone = known.record.name + overlap.SUFFIX not in self._runners
+            return gone and effect is Effect.OVERLAP and self._begin(known, generation)
         self._log.info("component.stays", component=known.record.name, version=known.record.version)
         self._step(known, Event(Kind.KEEP, generation=generation))
         return True
@@ -103,6 +104,8 @@ class Overlaps:
                 self._look_again(name)
         elif overlap.is_over(beside.life) or main.life.state is not State.RUNNING:
             self._change_places(main, beside)
+        elif beside.life.state is State.BROKEN and before.state is not State.BROKEN:
+            self._look_again(name)  # the old one serves
 
     def health(self, name: str, gone: runner.Runner | None = None) -> Health:
         """The component's, whoever it is; `gone` was it if there is none any more. Raises KeyError."""
@@ -120,7 +123,11 @@ class Overlaps:
         return [name for name in self._runners if not name.endswith(overlap.SUFFIX)]
 
     def _begin(self, known: runner.Runner, generation: int) -> bool:
+        """False if it cannot be."""
         name = known.record.name
+        bearable = overlap.can_begin(known.life) and overlap.applies(known.used, known.record, frozenset())
+        if known.is_paused() or not bearable:
+            return False
         self._log.info("component.beside", component=name, old_version=known.used.version, version=known.record.version)
         one = self._runners[name + overlap.SUFFIX] = known.lodge(overlap.process_name(name, known.process_name))
         self._look_again(name)

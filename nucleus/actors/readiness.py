@@ -28,11 +28,15 @@ def missing(runners: Runners, one: runner.Runner) -> list[str]:
     ]
     if is_up(one.life):
         return found
-    # What runs goes on with the old version of a dependency; what starts is meant for the new one.
-    news = [name for name, _ in hard if (new := runners.get(name + overlap.SUFFIX)) is not None and is_successor(new)]
+    # What runs goes on with the old version of a dependency; what starts is meant for the new one, unless that has failed.
+    news = [name for name, _ in hard if (new := runners.get(name + overlap.SUFFIX)) is not None and _comes_up(new)]
     other = runners.get(one.record.name + overlap.SUFFIX)
     itself = ["itself (its other process has not ended)"] if other not in (None, one) and _is_main(runners, one) else []
     return found + [f"{name} (an update beside the old version)" for name in news] + itself
+
+
+def _comes_up(beside: runner.Runner) -> bool:
+    return is_successor(beside) and beside.life.state is not State.BROKEN
 
 
 def _is_main(runners: Runners, one: runner.Runner) -> bool:

@@ -76,7 +76,8 @@ def _steps(
         old, new = actual.get(name), desired[name]
         step = _step(old, new, name in broken)
         changes = step.effect in (Effect.REINSTALL, Effect.RESTART)
-        if changes and old is not None and name not in broken and overlap.applies(old, new, stopped):
+        # Also what is BROKEN: the version before it may live on beside it, and if it does not, nothing is lost.
+        if changes and old is not None and overlap.applies(old, new, stopped):
             step = Step(new, Effect.OVERLAP, f"{step.reason}; it starts beside the old one (marram.update)")
         elif step.effect is not Effect.KEEP:
             stopped.add(name)

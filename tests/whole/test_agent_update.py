@@ -157,6 +157,14 @@ def test_agent_when_updated_the_nucleus_restarted_and_then_updated_badly_then_th
     site.publish(AGENT, "1.0.2", prefix="echo it cannot >&2; exit 7; ")
     assert site.deploy(agent="1.0.2") == "FAILED"
 
+    # This one takes the socket each time it is tried, and dies before it is RUNNING.
+    site.publish(AGENT, "1.0.3")
+    program = site.artifacts / AGENT / "1.0.3" / "agent.py"
+    assert program.read_text().count("        report_running()\n") == 1
+    program.write_text(program.read_text().replace("        report_running()\n", "        os._exit(9)\n"))
+    assert site.deploy(agent="1.0.3") == "FAILED"
+    assert site.said(AGENT).count("this agent serves again") == 3
+
     last = site.seen()
     assert site.pid(AGENT) == successor
     assert (first["pid"], first["failed"]) == (updated["pid"], updated["failed"]) == (last["pid"], last["failed"])

@@ -117,6 +117,34 @@ async def test_overlap_when_the_new_one_fails_for_good_then_broken_while_the_old
     assert bench.states.count("A STARTING") == 1
 
 
+async def test_overlap_when_the_new_one_has_failed_then_the_old_one_serves_who_starts_and_the_next_version_comes_beside(
+    bench: Bench,
+) -> None:
+    async with bench.running() as running:
+        old = await begun(bench, version("1.0.0"))
+        running.adopt(version("1.0.1", "sleep 0.1; exit 3"), Effect.OVERLAP)
+        running.adopt(on_a(B, {"run": FOREVER}), Effect.START)
+        await bench.until(A, lambda health: health.state is State.BROKEN and health.settled)
+        served = await bench.settled(B, State.RUNNING)
+
+        generation, both = await beside(bench, version("1.0.2"))
+        assert both.pids[0] == old.pids[0]
+        assert both.state is State.RUNNING
+        running.report(A, "RUNNING")
+        health = await bench.settled(A, State.RUNNING, generation)
+
+        assert (health.version, health.pids) == ("1.0.2", both.pids[1:])
+        assert running.health()[B].pids == served.pids
+
+
+async def test_overlap_when_the_component_is_broken_as_a_whole_then_it_is_installed_anew(bench: Bench) -> None:
+    async with bench.running() as running:
+        running.adopt(version("1.0.0", "exit 3"), Effect.START)
+        await bench.settled(A, State.BROKEN)
+        generation = running.adopt(version("1.0.1", "true"), Effect.OVERLAP)
+        assert (await bench.settled(A, State.RUNNING, generation)).version == "1.0.1"
+
+
 async def test_overlap_when_taken_back_under_way_then_the_new_one_is_ended_and_the_old_one_stays(bench: Bench) -> None:
     first = version("1.0.0")
     async with bench.running() as running:

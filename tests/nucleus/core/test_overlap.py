@@ -78,9 +78,14 @@ def test_plan_when_one_of_the_two_cannot_bear_it_then_the_ordinary_order(
     assert effects([old], [new]) == {"agent": Effect.REINSTALL}
 
 
-def test_plan_when_nothing_changed_or_it_is_broken_then_no_overlap() -> None:
+def test_plan_when_it_is_broken_then_beside_what_may_live_on() -> None:
+    assert effects([OLD], [NEW], broken=["agent"]) == {"agent": Effect.OVERLAP}
+    assert effects([OLD], [OLD], broken=["agent"]) == {"agent": Effect.OVERLAP}
+    assert effects([structs.replace(OLD, marram={})], [OLD], broken=["agent"]) == {"agent": Effect.REINSTALL}
+
+
+def test_plan_when_nothing_changed_or_nothing_was_there_then_no_overlap() -> None:
     assert effects([OLD], [OLD]) == {"agent": Effect.KEEP}
-    assert effects([OLD], [NEW], broken=["agent"]) == {"agent": Effect.REINSTALL}
     assert effects([], [NEW]) == {"agent": Effect.START}
 
 
