@@ -55,13 +55,10 @@ class Process:
         self._reader = agent_frames.Reader(self._socket)
         self._one_at_a_time = threading.Lock()
         self._closed = False
-        numbers = {
-            "socket": theirs.fileno(),
-            "package": package,
-            "given": self._given.descriptor,
-            "taken": self._taken.descriptor,
-        }
-        words = [word for name, number in numbers.items() for word in (f"--{name}", str(number))]
+        self._fate = ""  # why it is over, as far as a request saw it
+        numbers = (theirs.fileno(), package, self._given.descriptor, self._taken.descriptor)
+        named = zip(("--socket", "--package", "--given", "--taken"), map(str, numbers), strict=True)
+        words = [word for pair in named for word in pair]
         program = [sys.executable, str(Path(agent_worker.__file__)), *words, "--memory", str(memory_bytes)]
         with theirs:
             self.process = subprocess.Popen(
@@ -69,7 +66,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr,
                 env={key: value for key, value in os.environ.items() if key not in _SECRETS} | _ONE_THREAD,
-                pass_fds=tuple(numbers.values()),
+                pass_fds=numbers,
             )
 
     def loaded(self) -> None:
@@ -82,7 +79,7 @@ class Process:
         """What the model answers. Raises InputError, CrashedError, NotReadyError when the process was gone before."""
         with self._one_at_a_time:
             try:
-                if self._closed:
+                if self._closed or self._fate:
                     raise BrokenPipeError
                 head = agent_frames.encode({"tensors": self._given.put(inputs)})
                 agent_frames.write(self._socket, head, b"", HUNG_S)
@@ -96,11 +93,12 @@ class Process:
             try:
                 return {name: view.copy() for name, view in self._taken.views(reply.get("tensors")).items()}
             except agent_worker.AreaError as error:
-                self.process.kill()  # what answers such things is not to be trusted with the next request
-                raise CrashedError(f"the model's process answered nonsense: {error}") from error
+                raise self._over(f"the model's process answered nonsense: {error}") from error
 
     def why(self, when: str) -> str:
         """How it ended, in words; it has ended or is about to."""
+        if self._fate:
+            return self._fate
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(_REAPED_S)
         code = self.process.returncode
@@ -127,11 +125,15 @@ class Process:
         try:
             return agent_frames.decode(self._reader.frame(HUNG_S)[0])
         except (BlockingIOError, TimeoutError) as error:
-            self.process.kill()
-            raise CrashedError(f"the model's process hung {when}: no answer within {HUNG_S:g} s") from error
+            raise self._over(f"the model's process hung {when}: no answer within {HUNG_S:g} s") from error
         except (OSError, agent_frames.ClosedError, agent_frames.FrameError) as error:
-            self.process.kill()
-            raise CrashedError(self.why(when)) from error
+            raise self._over(self.why(when)) from error
+
+    def _over(self, fate: str) -> CrashedError:
+        """Ends it: whoever waits behind this request is to ask the next process."""
+        self._fate = fate
+        self.process.kill()
+        return CrashedError(fate)
 
 
 class Keeper:
@@ -169,8 +171,8 @@ class Keeper:
         with self._changed:
             if self.state in ("loading", "serving"):
                 return self._process
-            if self.state == "restarting":
-                raise agent_engine.NotReadyError(f"its process is being started again: {self.reason}")
+            if self.state != "broken":
+                raise agent_engine.NotReadyError(f"its process is {self.state}: {self.reason}")
             raise CrashedError(
                 f"the model is broken: {self.crashes} crashes, the last: {self.reason}; offer another version of it"
             )
