@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import agent_check
+import agent_engine
+import agent_isolated
 import agent_worker
 import model_client
 import numpy as np
@@ -283,3 +286,34 @@ def test_area_when_tensors_grow_then_both_sides_see_them_and_lies_are_told_apart
         ours.put({"text": np.array(["x"])})
     ours.close()
     theirs.close()
+
+
+def test_model_when_closed_or_forgotten_then_no_process_no_descriptor_and_no_thread_is_left(tmp_path: Path) -> None:
+    folder = crashing.laborer(tmp_path / "labor", "labor")
+    manifest, data = (
+        agent_check.read_manifest((folder / "model.json").read_bytes()),
+        (folder / "model.onnx").read_bytes(),
+    )
+    given = {"rounds": np.array([1]), "size": np.array([1])}
+    pids = []
+
+    for number in range(3):
+        model = agent_isolated.load(manifest, data)
+        pids.append(model.pid)
+        assert float(model.predict(given)["y"][0]) == 2.0
+        if number:
+            model.close()
+            with pytest.raises(agent_engine.NotReadyError):
+                model.predict(given)
+        del model  # the first one is only forgotten
+
+    assert [gone(pid) for pid in pids] == [True] * 3
+    assert not [link for link in _descriptors() if "memfd:marram-model" in link or "memfd:marram-inputs" in link]
+    parts.until(lambda: not [each for each in threading.enumerate() if "_watch" in each.name], "the watchers to end")
+
+
+def _descriptors() -> Iterator[str]:
+    """What this process has open."""
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            yield str(each.readlink())
