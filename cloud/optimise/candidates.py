@@ -52,7 +52,7 @@ class Candidate(msgspec.Struct, frozen=True):
 
     @property
     def plain(self) -> bool:
-        """Whether it has the agent's own settings: everything that optimises, one thread."""
+        """Whether it has the settings that the agent takes by itself: everything that optimises, one thread."""
         return self.settings.level == "all" and self.settings.threads == 1
 
     @property

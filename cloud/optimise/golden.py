@@ -74,15 +74,19 @@ def describe(
     model: bytes,
     session: runtimes.Session,
     runtime: tuple[str, str],
+    settings: runtimes.Settings,
     taken: tuple[Sample, ...],
 ) -> bytes:
-    """The bytes of model.json for a model that `session` runs; `runtime` is its name and version."""
+    """The bytes of model.json for a model that `session` runs with `settings`; `runtime` is its name and version."""
+    made_with = {"session": {"threads": settings.threads, "level": settings.level}}
+    plain = settings == runtimes.Settings()
     content = {
         "name": alias,
         "version": version,
         "file": file,
         "sha256": hashlib.sha256(model).hexdigest(),
-        "runtime": {"name": runtime[0], "minimumVersion": ".".join(runtime[1].split(".")[:2])},
+        "runtime": {"name": runtime[0], "minimumVersion": ".".join(runtime[1].split(".")[:2])}
+        | ({} if plain else made_with),
         "inputs": [_tensor(one) for one in session.inputs],
         "outputs": [_tensor(one) for one in session.outputs],
         "golden": {"tolerance": tolerance(taken, session), "samples": [_written(one) for one in taken]},

@@ -136,6 +136,7 @@ def _component(
         data,
         session,
         (best.runtime, best.runtime_version),
+        best.settings,
         golden.take(held, source),
     )
     digests = _digests(request, calibration, held) | {"model": hashlib.sha256(data).hexdigest()}

@@ -10,6 +10,7 @@ The finalists and the source then take turns again, all of them.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -121,7 +122,7 @@ class Search:
         self._found[first.name] = msgspec.structs.replace(
             outcome,
             state=outcomes.SOURCE,
-            effective=precision.lower(first.precision, self._lab.probed(first)),
+            effective=self._lab.probed(first),
             accuracy=accuracy,
             **_timing(1.0, self._source_ms, took),
         )
@@ -170,7 +171,8 @@ class Search:
             reasons.append(gate.Reason("NOT_FINITE", "an answer to the evaluation set holds NaN or infinity"))
         pairs = zip(answers, self._reference, strict=False)
         deviation = max(precision.deviation(answer, wanted) for answer, wanted in pairs)
-        effective = precision.lower(one.precision, self._lab.probed(one))
+        probed = self._lab.probed(one)
+        effective = probed if one.form.precision == "float32" else precision.lower(one.precision, probed)
         ratio, took = self._ratio(entrant, self._plan.rounds)
         reasons += [*gate.of_accuracy(accuracy, self._bounds), *gate.of_precision(one.precision, effective, deviation)]
         timing = _timing(ratio, self._source_ms, took)
@@ -209,12 +211,12 @@ class Search:
         """The fastest accepted ones and the source take turns; their figures count."""
         accepted = [one for one in self._found.values() if one.state == outcomes.ACCEPTED]
         names = {one.name for one in sorted(accepted, key=lambda each: each.ratio)[:FINALISTS]}
-        entrants = {one.name: self._lab.enter(one) for one in listed if one.name in names}
-        try:
+        entrants: dict[str, Entrant] = {}
+        with contextlib.ExitStack() as stack:
+            for one in (each for each in listed if each.name in names):
+                entrants[one.name] = self._lab.enter(one)
+                stack.callback(entrants[one.name].close)
             source, own = self._turns(entrants)
-        finally:
-            for entrant in entrants.values():
-                entrant.close()
         self._source_ms = statistics.median(ms for turn in source for ms in turn)
         for name, outcome in self._found.items():
             if name in own:

@@ -2,7 +2,8 @@
 
 model.json (format final; later versions of it only add keys, unknown ones are ignored):
 
-    {"name": alias, "version": text, "file": file name, "sha256": hex, "runtime": {"name": "onnxruntime", "minimumVersion"},
+    {"name": alias, "version": text, "file": file name, "sha256": hex, "runtime": {"name": "onnxruntime", "minimumVersion",
+     "session": {} (optional; agent_session.py)},
      "inputs": [{"name", "dtype", "shape"}], "outputs": [the same],
      "golden": {"tolerance": {"absolute", "relative"}, "samples": [{"inputs": {name: values}, "outputs": {name: values}}]},
      "reference": {}}  may be left out (agent_drift.py)
@@ -24,6 +25,7 @@ from typing import Any
 import agent_drift
 import agent_onnx
 import agent_packed
+import agent_session
 import numpy as np
 import onnxruntime
 
@@ -83,6 +85,7 @@ class Manifest:
     golden: tuple[tuple[dict[str, Array], dict[str, Array]], ...]
     absolute: float
     relative: float
+    session: agent_session.Session = agent_session.DEFAULT
     reference: tuple[agent_drift.Feature, ...] = ()
 
 
@@ -165,13 +168,7 @@ def check_golden(model: Any) -> None:
 
 
 def _session(manifest: Manifest, model: bytes) -> Any:
-    options = onnxruntime.SessionOptions()
-    # One thread without spinning: two spinning ones cost twice the time on a small board (spec ml.md, section 9).
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 4  # what fails is told by the exception
+    options = agent_session.options(manifest.session)
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
@@ -262,6 +259,7 @@ def _manifest(given: Any) -> Manifest:
         golden=samples,
         absolute=allowed[0],
         relative=allowed[1],
+        session=agent_session.read(given["runtime"]),
         reference=agent_drift.read_reference(given.get("reference", {})),
     )
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib
 import json
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,21 +23,14 @@ from cloud.optimise import (
     targets,
 )
 from nucleus.core import recipe
-from tests.cloud.optimise import models
+from tests.cloud.optimise import agent, models
 
-AGENT = Path(__file__).resolve().parents[3] / "components/model_agent"
 COMPONENT = components.Component("com.example.Model", "1.2.0", "cells")
 TARGET = targets.Target("pi-4", "aarch64")
+SETTINGS = runtimes.Settings(level="extended", threads=2)
 FILES = {"model.onnx": b"model", "model.json": b"{}", "certificate.json": b"{}"}
 NOW = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
 DIGESTS = {name: name[0].encode().hex() * 32 for name in ("model", "source", "calibration", "evaluation")}
-
-
-def _agent(name: str) -> Any:
-    """A module of the model agent: they lie flat, as on a device."""
-    if str(AGENT) not in sys.path:
-        sys.path.append(str(AGENT))
-    return importlib.import_module(name)
 
 
 def _outcome(name: str, state: str, value: float, ms: float, *reasons: gate.Reason) -> outcomes.Outcome:
@@ -120,7 +110,7 @@ def test_golden_when_the_agent_checks_them_then_the_model_passes_and_a_damaged_o
     model = models.cnn(tmp_path / "a.onnx", size=size)
     session = runtimes.OnnxRuntime().load(model, runtimes.Settings())
     held = samples.made({"image": models.images(12, size=size)})
-    check = _agent("agent_check")
+    check = agent.module("agent_check")
 
     described = golden.describe(
         "cells",
@@ -129,12 +119,14 @@ def test_golden_when_the_agent_checks_them_then_the_model_passes_and_a_damaged_o
         model.read_bytes(),
         session,
         ("onnxruntime", "1.18.0"),
+        SETTINGS,
         golden.take(held, session),
     )
 
     assert len(described) < 1024 * 1024
     loaded = check.load(check.read_manifest(described), model.read_bytes())
     assert len(loaded.manifest.golden) >= 2
+    assert (loaded.manifest.session.threads, loaded.manifest.session.level) == (2, "extended")
     damaged = models.cnn(tmp_path / "b.onnx", poison=30.0, size=size).read_bytes()
     other = json.loads(described) | {"sha256": hashlib.sha256(damaged).hexdigest()}
     with pytest.raises(check.RefusedError, match="golden sample"):
@@ -155,7 +147,7 @@ def test_tolerance_when_the_model_is_not_the_source_then_wide_enough_for_it(tmp_
 
 
 def test_certificate_when_the_agent_reads_it_then_it_counts_here() -> None:
-    reader = _agent("agent_certificate")
+    reader = agent.module("agent_certificate")
 
     found = reader.read(certificates.write(BEST, FIGURES, BOUNDS, DIGESTS, NOW))
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from cloud.optimise import candidates, forms, graphs, runtimes, samples
-from tests.cloud.optimise import models
+from tests.cloud.optimise import agent, models
 
 CALIBRATION = samples.made({"image": models.images(6)})
 
@@ -22,8 +22,11 @@ def test_file_when_a_form_is_made_then_it_runs_and_keeps_names_and_shapes(tmp_pa
     maker, runtime = _maker(tmp_path), runtimes.OnnxRuntime()
     source = runtime.load(tmp_path / "source.onnx", runtimes.Settings())
 
-    session = runtime.load(maker.file(candidates.form(name)), runtimes.Settings())
+    made = maker.file(candidates.form(name))
+    session = runtime.load(made, runtimes.Settings())
 
+    if made.suffix == ".onnx":
+        agent.module("agent_onnx").check(made.read_bytes())  # raises what the model agent refuses
     assert (session.inputs, session.outputs) == (source.inputs, source.outputs)
     given = CALIBRATION.one(0)
     assert session.run(given)["scores"] == pytest.approx(source.run(given)["scores"], abs=0.3)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,10 @@ import pytest
 
 from cloud.optimise import bench, candidates, components, forms, gate, reports, run, scores, search, targets
 from nucleus.core import recipe
-from tests.cloud.optimise import labs, models, strange
+from tests.cloud.optimise import agent, labs, models, strange
 
-AGENT = Path(__file__).resolve().parents[3] / "components/model_agent"
 LEVELS = {"all": 1.0, "extended": 1.3, "basic": 1.4, "disabled": 2.0}
 QUICK = search.Plan(rounds=2, runs=2, final_rounds=2)
-
-
-def _agent(name: str) -> Any:
-    if str(AGENT) not in sys.path:
-        sys.path.append(str(AGENT))
-    return importlib.import_module(name)
 
 
 def _request(folder: Path, **more: Any) -> run.Request:
@@ -61,7 +52,7 @@ def test_optimise_when_int8_wins_then_the_agent_accepts_the_component_and_its_ce
     assert result.best.kind == "static"
     assert result.figures.source.latency_ms / result.best.latency_ms == pytest.approx(2.5)
     model = (result.artifacts / "model.onnx").read_bytes()
-    check, reader = _agent("agent_check"), _agent("agent_certificate")
+    check, reader = agent.module("agent_check"), agent.module("agent_certificate")
     manifest = check.read_manifest((result.artifacts / "model.json").read_bytes())
     assert check.load(manifest, model).manifest.name == "cells"
     certificate = reader.read((result.artifacts / "certificate.json").read_bytes())
