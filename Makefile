@@ -3,6 +3,9 @@ PYTHON ?= python3
 # One worker per core; the tests start real processes, more of them only wait for each other.
 ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
+# With the Python of CI, the versions that CI passed with: a library's release of this morning must not break a checkout.
+KNOWN := .ci/constraints-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
+PIN := $(patsubst %,-c %,$(wildcard $(KNOWN)))
 
 .PHONY: demo demo-vision test check format bench crash conformance walk catalogues fuzz ipc-soak ipc-matrix continuity continuity-models train protos clean
 
@@ -68,15 +71,15 @@ protos: .venv/.stamp
 	cd components/model_agent && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. *.proto
 
 # The demo needs less than the tests, which bring other people's clients and generators.
-.venv/.demo: pyproject.toml
+.venv/.demo: pyproject.toml $(wildcard $(KNOWN))
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing Marram and what it needs into .venv (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN) -e '.[all]'
 	@touch $@
 
 .venv/.stamp: .venv/.demo
 	@echo "Installing what the tests need into .venv (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIN) -e '.[all,dev]'
 	@touch $@
 
 clean:
