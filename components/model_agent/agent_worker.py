@@ -33,6 +33,7 @@ from typing import Any
 
 import agent_check
 import agent_frames
+import agent_session
 import numpy as np
 
 Array = np.ndarray[Any, Any]
@@ -131,7 +132,7 @@ def describe(manifest: agent_check.Manifest) -> bytes:
     """What a process needs of a manifest; the golden samples are asked for by the agent."""
     sides = {side: [dataclasses.asdict(one) for one in getattr(manifest, side)] for side in ("inputs", "outputs")}
     plain = {name: getattr(manifest, name) for name in ("name", "version", "file", "sha256", "minimum_version")}
-    return json.dumps(plain | sides).encode()
+    return json.dumps(plain | sides | {"session": dataclasses.asdict(manifest.session)}).encode()
 
 
 def understand(data: bytes) -> agent_check.Manifest:
@@ -139,6 +140,7 @@ def understand(data: bytes) -> agent_check.Manifest:
     given = json.loads(data)
     for side in ("inputs", "outputs"):
         given[side] = tuple(agent_check.Tensor(one["name"], one["dtype"], tuple(one["shape"])) for one in given[side])
+    given["session"] = agent_session.Session(**given["session"])
     return agent_check.Manifest(**given, golden=(), absolute=0.0, relative=0.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -310,6 +311,20 @@ def test_model_when_closed_or_forgotten_then_no_process_no_descriptor_and_no_thr
     assert [gone(pid) for pid in pids] == [True] * 3
     assert not [link for link in _descriptors() if "memfd:marram-model" in link or "memfd:marram-inputs" in link]
     parts.until(lambda: not [each for each in threading.enumerate() if "_watch" in each.name], "the watchers to end")
+
+
+def test_manifest_when_a_process_gets_it_then_all_that_decides_how_it_computes_is_there(tmp_path: Path) -> None:
+    folder = crashing.laborer(tmp_path / "labor", "labor")
+    described = json.loads((folder / "model.json").read_bytes())
+    described["runtime"] |= {"minimumVersion": "1.2", "session": {"threads": 2, "level": "basic"}}
+    manifest = agent_check.read_manifest(json.dumps(described).encode())
+
+    found = agent_worker.understand(agent_worker.describe(manifest))
+
+    assert manifest.session.threads == 2
+    assert found == dataclasses.replace(manifest, golden=(), absolute=0.0, relative=0.0, reference=())
+    named = {*json.loads(agent_worker.describe(manifest)), "golden", "absolute", "relative", "reference"}
+    assert named == {field.name for field in dataclasses.fields(manifest)}  # a new one must be thought of here
 
 
 def _descriptors() -> Iterator[str]:
