@@ -31,6 +31,7 @@ import agent_registry
 import agent_room
 import agent_settings
 import agent_table
+import agent_verdicts
 
 MANIFEST_LIMIT_BYTES = agent_offer.MANIFEST_LIMIT_BYTES
 _COMPONENT_LIMIT_CHARACTERS = 128
@@ -145,7 +146,7 @@ class Aliases:
     def release(self, component: str, version: str, *, owner: str = "") -> str:
         """Starts the lease of what this component serves."""
         with self._changing:
-            alias = self._offered(component, version, owner=owner)
+            alias = agent_entry.offered(self._registry.aliases, component, version, "", owner)
             if alias is None:
                 return f"{component} {version} serves nothing here"
             entry = self._registry.aliases[alias]
@@ -155,7 +156,7 @@ class Aliases:
     def withdraw(self, component: str, version: str, only: str = "", *, owner: str = "") -> str:
         """Empties the alias of this component, if `version` is the one it offered last; `only` picks one of several."""
         with self._changing:
-            alias = self._offered(component, version, only, owner)
+            alias = agent_entry.offered(self._registry.aliases, component, version, only, owner)
             if alias is None:
                 return f"{component} {version} serves nothing here"
             self._change(alias, agent_table.Withdrawn())
@@ -206,14 +207,20 @@ class Aliases:
             return f"{alias} is held no more; it answers with {self._go_to(alias, agent_table.HoldReleased())}"
 
     def _go_to(self, alias: str, event: Any) -> str:
-        """Exchanges what serves for what the table says after `event`; returns its version."""
+        """Exchanges what serves for what the table says after `event`, in memory or, without room, at the next request."""
         after = self._step(alias, event)
         assert after is not None
         try:
             package = self._room.fetch(alias, after.serving)
-            with self._room.arrival(package, agent_budget.Way.REPLACE) as new:
+            with self._room.arrival(package, agent_budget.Way.EITHER) as new:
                 self._change(alias, event)
                 self._room.install(alias, new)
+        except agent_check.RefusedError as error:
+            if error.code not in agent_verdicts.NOT_FINAL:
+                raise
+            self._change(alias, event)
+            self._room.install(alias, agent_room.parked(package))
+            self._change(alias, agent_table.Evicted())
         except agent_registry.StoreError as error:
             self._change(alias, agent_table.Damaged(after.serving.key, f"{after.serving.version}: {error}"))
             raise agent_check.RefusedError(f"cannot go to {after.serving.version}: {error}", "COPY_DAMAGED") from error
@@ -289,10 +296,3 @@ class Aliases:
             self._change(alias, agent_table.Damaged(entry.candidate.key, reason))
             return f"; {reason}"
         return f", {entry.candidate.version} is being tried"
-
-    def _offered(self, component: str, version: str, only: str = "", owner: str = "") -> str | None:
-        wanted = (component, version, owner or agent_entry.owner(component))
-        for alias, entry in self._registry.aliases.items():
-            if (entry.component, entry.offered, entry.owner) == wanted and only in ("", alias):
-                return alias
-        return None

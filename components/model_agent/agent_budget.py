@@ -17,11 +17,12 @@ _MB = 1_000_000
 
 
 class Way(enum.StrEnum):
-    """How room may be made when old and new do not fit together; the first three are a component's `swap`."""
+    """How room may be made when old and new do not fit together; the first three are a model's `swap`."""
 
     OVERLAP = "overlap"  # not at all
     REPLACE = "replace"  # the old one goes first
     SPILL = "spill"  # others go
+    EITHER = "either"  # others go, and if that is not enough the old one first: the way back of a hold
 
 
 class Action(enum.StrEnum):
@@ -68,6 +69,14 @@ def estimate(file_bytes: int, isolated: bool) -> int:
     return max(file_bytes * BYTES_PER_FILE_BYTE, LEAST_BYTES) + (WORKER_BYTES if isolated else 0)
 
 
+def learned(known: int, measured: int) -> int:
+    """What a model counts after another load; `known` 0: it is the first.
+
+    A smaller figure counts at once, a larger one by half: what others allocated meanwhile must not keep a model out.
+    """
+    return measured if not known or measured <= known else (known + measured) // 2
+
+
 def decide(budget_bytes: int, slots: Sequence[Slot], need: Need, way: Way) -> Decision:
     """`budget_bytes` 0 is no budget. Victims are those not used for longest, and no more than needed."""
     taken = sum(slot.memory_bytes for slot in slots)
@@ -79,12 +88,16 @@ def decide(budget_bytes: int, slots: Sequence[Slot], need: Need, way: Way) -> De
     if way is Way.REPLACE and old and over <= old:
         return Decision(Action.REPLACE, (), figures)
     victims: list[str] = []
-    if way is Way.SPILL:
+    if way in (Way.SPILL, Way.EITHER):
         for slot in sorted(slots, key=lambda slot: slot.used_at):
             if over > 0 and not (slot.pinned or slot.safe or slot.alias == need.alias):
                 victims.append(slot.alias)
                 over -= slot.memory_bytes
-    return Decision(Action.LOAD if over <= 0 else Action.REFUSE, tuple(victims) if over <= 0 else (), figures)
+    if over <= 0:
+        return Decision(Action.LOAD, tuple(victims), figures)
+    if way is Way.EITHER and old and over <= old:
+        return Decision(Action.REPLACE, tuple(victims), figures)
+    return Decision(Action.REFUSE, (), figures)
 
 
 def describe(budget_bytes: int, slots: Sequence[Slot], need: Need) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,15 @@ def objection(alias: str, entry: Entry | None, component: str, writer: str) -> s
     if entry.owner == writer == DEPLOYMENT:
         return f"the alias {alias} belongs to {entry.component}, which is running; remove that component first"
     return f"the alias {alias} belongs to {entry.component} ({entry.owner}); {ADVICE[entry.owner]}"
+
+
+def offered(aliases: Mapping[str, Entry], component: str, version: str, only: str = "", writer: str = "") -> str | None:
+    """The alias for which this component offered this version last, if it is `only` or that is empty."""
+    wanted = (component, version, writer or owner(component))
+    for alias, entry in aliases.items():
+        if (entry.component, entry.offered, entry.owner) == wanted and only in ("", alias):
+            return alias
+    return None
 
 
 def row(alias: str, entry: Entry) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class Loader:
         memory = max(min(grown, allocated) if in_use else grown, len(package.model))
         if getattr(model, "pid", 0):
             memory = agent_memory.process_bytes(model.pid) + len(package.model)  # and what it starts from again
+        known = self._registry.costs.get(held.key)
+        memory = agent_budget.learned(known.memory_bytes if known else 0, memory)
         self._registry.learn(held.key, agent_registry.Cost(memory, round(load_s, 3)))
         guard = agent_guard.Guard(model)
         size = len(package.model)

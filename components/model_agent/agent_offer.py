@@ -111,7 +111,8 @@ class Gate:
 
     def _read(self, offer: Offer, data: bytes) -> agent_loader.Package:
         manifest = agent_check.read_manifest(data)
-        model = read(offer.folder / manifest.file, MODEL_LIMIT_BYTES)
+        with self._room.still():
+            model = read(offer.folder / manifest.file, MODEL_LIMIT_BYTES)
         held = agent_entry.Held(
             offer.version,
             agent_registry.digest(data, model),

@@ -54,6 +54,10 @@ class Room:
         """The agent's own copy; raises agent_registry.StoreError, agent_check.RefusedError."""
         return self._loader.fetch(alias, held)
 
+    def still(self) -> contextlib.AbstractContextManager[Any]:
+        """For a large allocation: while it is made, nothing is measured."""
+        return self._changed
+
     # ---- changes of one alias ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -146,9 +150,8 @@ class Room:
     def _replace(self, package: agent_loader.Package, old: agent_loader.Serving) -> agent_loader.Serving:
         """Old out, new in, or old in again; refused beforehand where both loads would take longer than the gap."""
         alias, gap_s, started = package.alias, package.settings.gap_s, time.monotonic()
-        expected_s = 2 * self._loader.seconds(old.digest, old.size) + self._loader.seconds(
-            package.held.key, len(package.model)
-        )
+        expected_s = 2 * self._loader.seconds(old.digest, old.size)
+        expected_s += self._loader.seconds(package.held.key, len(package.model))
         if expected_s > gap_s:
             raise agent_check.RefusedError(
                 f"exchanging it for {old.version} may take {expected_s:.1f} s, gapSeconds is {gap_s:g}", "GAP_TOO_SHORT"
@@ -193,10 +196,11 @@ class Room:
                 self.serving[alias] = self._loader.load(self._loader.fetch(alias, held))
         self._changed.notify_all()
 
-    def _slots(self) -> list[agent_budget.Slot]:
+    def _slots(self, own: str) -> list[agent_budget.Slot]:
         now, slots = time.monotonic(), []
         for alias, each in self.serving.items():
-            safe = alias in self.candidates or alias in self._arriving or now < self._settled_at.get(alias, 0.0)
+            settling = alias != own and now < self._settled_at.get(alias, 0.0)
+            safe = settling or alias in self.candidates or alias in self._arriving
             if not each.model.gone:
                 slots.append(_slot(alias, each, safe))
         apart = [*self.candidates.items(), *self._arriving.items(), *((each.component, each) for each in self._leaving)]
@@ -207,7 +211,7 @@ class Room:
 
     def _make_room(self, need: agent_budget.Need, way: agent_budget.Way) -> agent_budget.Decision:
         """Evicts who has to go; raises agent_check.RefusedError where there is no room."""
-        decision = agent_budget.decide(self.budget_bytes, self._slots(), need, way)
+        decision = agent_budget.decide(self.budget_bytes, self._slots(need.alias), need, way)
         if decision.action is agent_budget.Action.REFUSE:
             what = f"{need.alias} {need.version}"
             raise agent_check.RefusedError(f"no memory for {what}: {decision.figures}; {ADVICE}", "RESOURCE_EXHAUSTED")
@@ -227,9 +231,8 @@ class Room:
         package = self._loader.fetch(alias, held)
         with self._changed:
             self.serving[alias] = parked(package)
-            decision = agent_budget.decide(
-                self.budget_bytes, self._slots(), self._need(package), agent_budget.Way.OVERLAP
-            )
+            need, way = self._need(package), agent_budget.Way.OVERLAP
+            decision = agent_budget.decide(self.budget_bytes, self._slots(need.alias), need, way)
             if decision.action is agent_budget.Action.REFUSE:
                 self._note(alias, agent_table.Evicted())  # the next request to it brings it in
                 return

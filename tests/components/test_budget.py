@@ -31,8 +31,9 @@ def test_decide_when_there_is_no_budget_then_everything_loads() -> None:
         (Way.OVERLAP, Action.REFUSE, ()),
         (Way.REPLACE, Action.REPLACE, ()),
         (Way.SPILL, Action.LOAD, ("b",)),
+        (Way.EITHER, Action.LOAD, ("b",)),
     ],
-    ids=["overlap", "replace", "spill"],
+    ids=["overlap", "replace", "spill", "either"],
 )
 def test_decide_when_old_and_new_do_not_fit_together_then_as_the_policy_says(
     way: Way, action: Action, victims: tuple[str, ...]
@@ -73,6 +74,14 @@ def test_replace_when_even_without_the_old_there_is_no_room_then_refused_and_nob
     assert (decision.action, decision.victims) == (Action.REFUSE, ())
 
 
+def test_either_when_others_are_not_enough_then_the_old_one_goes_too() -> None:
+    slots = [slot("a", 40), slot("b", 30, pinned=True), slot("c", 20)]
+
+    decision = agent_budget.decide(100 * MB, slots, need("a", 50), Way.EITHER)
+
+    assert (decision.action, decision.victims) == (Action.REPLACE, ("c",))
+
+
 def test_replace_when_both_fit_then_no_gap_is_made() -> None:
     decision = agent_budget.decide(60 * MB, [slot("a", 20)], need("a", 40), Way.REPLACE)
 
@@ -83,6 +92,10 @@ def test_estimate_when_never_loaded_then_four_times_the_file_and_a_process_where
     assert agent_budget.estimate(20 * MB, False) == 80 * MB
     assert agent_budget.estimate(10, False) == agent_budget.LEAST_BYTES
     assert agent_budget.estimate(20 * MB, True) == 80 * MB + agent_budget.WORKER_BYTES
+
+
+def test_learned_when_measured_again_then_less_counts_at_once_and_more_by_half() -> None:
+    assert [agent_budget.learned(*each) for each in ((0, 10), (10, 6), (10, 20))] == [10, 6, 15]
 
 
 SLOTS = st.lists(
@@ -111,7 +124,11 @@ def test_decide_whatever_is_in_memory_then_nobody_who_may_stay_goes_and_the_budg
     victims = [by_alias[alias] for alias in decision.victims]
     assert not any(each.pinned or each.safe or each.alias == wanted.alias for each in victims)
     if victims:
-        assert (way, decision.action) == (Way.SPILL, Action.LOAD)
+        assert (way, decision.action) in {
+            (Way.SPILL, Action.LOAD),
+            (Way.EITHER, Action.LOAD),
+            (Way.EITHER, Action.REPLACE),
+        }
     after = sum(each.memory_bytes for each in slots) + wanted.memory_bytes - sum(each.memory_bytes for each in victims)
     if decision.action is Action.LOAD:
         assert after <= budget

@@ -32,27 +32,31 @@ class Agent:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._registry = agent_registry.Registry.open(folder / "store")
-        self.aliases = agent_aliases.Aliases(self._registry, 600)
+        self.megabytes = 0.1
+        self.start()
+
+    def start(self, memory_bytes: int = 0) -> None:
+        self._registry = agent_registry.Registry.open(self.folder / "store")
+        self.aliases = agent_aliases.Aliases(self._registry, 600, memory_bytes=memory_bytes)
         self.restored = self.aliases.restore()
 
-    def restart(self) -> None:
+    def restart(self, memory_bytes: int = 0) -> None:
         self.close()
-        self.__init__(self.folder)  # type: ignore[misc]
+        self.start(memory_bytes)
 
     def close(self) -> None:
         self._registry.close()
 
     def model(self, number: int) -> Path:
         folder = self.folder / f"small-{number}"
-        return folder if folder.exists() else models.weighty(folder, "small", number, 0.1)
+        return folder if folder.exists() else models.weighty(folder, "small", number, self.megabytes)
 
     def offer(self, number: int, settings: agent_settings.Settings = agent_settings.DEFAULT, **more: Any) -> str:
         component = more.pop("component", C)
         return self.aliases.offer(component, f"{number}.0.0", self.model(number), settings, **more)
 
-    def row(self) -> dict[str, Any]:
-        return self.aliases.listed()[0]
+    def row(self, place: int = 0) -> dict[str, Any]:
+        return self.aliases.listed()[place]
 
     def seen(self) -> tuple[str, str, str, str]:
         """State, the version that should answer and the one that does, and what an answer says."""
@@ -152,6 +156,24 @@ def test_hold_when_the_copy_of_the_version_before_is_damaged_then_refused_and_no
 
     assert agent.seen() == ("serving", "2.0.0", "2.0.0", "2.0.0")
     assert agent.aliases.previous_serving("small") is None
+
+
+def test_hold_when_there_is_no_room_for_the_version_before_then_it_comes_at_the_next_request(agent: Agent) -> None:
+    agent.megabytes = 3
+    agent.offer(1)
+    agent.offer(2)
+    pinned = models.weighty(agent.folder / "large", "large", 1, 6)
+    agent.aliases.offer("com.example.Large", "1.0.0", pinned, agent_settings.Settings(pinned=True))
+    agent.restart(memory_bytes=8_000_000)  # the large one alone
+    before = (agent.row()["memory_bytes"] > 0, agent.row(1)["state"])
+
+    agent.aliases.hold("small", "drift", "psi")
+
+    assert (before, agent.row(1)["state"], agent.row(1)["held_by"]) == ((True, "evicted"), "evicted", "drift")
+    assert agent.aliases.wake("small", time.monotonic()).startswith("no memory for small 1.0.0")
+    agent.aliases.withdraw("com.example.Large", "1.0.0")
+    assert agent.aliases.wake("small", time.monotonic() + parts.WAIT_S) == ""
+    assert agent.seen() == ("held", "2.0.0", "1.0.0", "1.0.0")
 
 
 def test_release_hold_when_nothing_is_held_then_refused(agent: Agent) -> None:
