@@ -2,7 +2,7 @@
 
 A sample costs its serving thread a place in a bounded queue, never a wait. The thread computes with the other model (shadow: the
 candidate, canary: the serving one), at the lowest priority and within `cpu_share`: after t seconds of computing it rests for
-t * (1 - share) / share. What finds no place meanwhile is dropped and counted; it says nothing about the candidate.
+t * (1 - share) / share (a model with more threads counts as all of them). What finds no place meanwhile is dropped and counted; it says nothing about the candidate.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ class Trial:
         self.save: Callable[[Trial], None] = lambda trial: None
         self.ended: Callable[[Trial, agent_trial_rules.End], None] = lambda trial, end: None
         self.disagreed: Callable[[agent_engine.Observation], None] = lambda observation: None
+        # For a canary it is the serving model that computes here, and that may be another one by then: time that passes is safe.
+        threads = candidate.model.manifest.session.threads
+        self._elsewhere = terms.mode == agent_trial_rules.CANARY or candidate.settings.isolated or threads > 1
+        self._threads = threads
         self._serving = serving
         self._counts = counts
         self._since = time.monotonic()
@@ -131,7 +135,8 @@ class Trial:
                 self._stopping.wait(min(resting_until - now, _TURN_S))
             elif (sample := self._intake.take(_TURN_S)) is not None:
                 spent_s = self._compare(sample)
-                resting_until = time.monotonic() + spent_s * (1.0 - self.terms.cpu_share) / self.terms.cpu_share
+                share = self.terms.cpu_share / self._threads
+                resting_until = time.monotonic() + spent_s * (1.0 - share) / share
                 del sample  # or its arrays would wait for the next one
             looked, end = agent_trial_rules.decide(self.terms, self.counts())
             with self._lock:
@@ -208,7 +213,6 @@ class Trial:
         return "slow" if slow else "agreed", serving_ms, candidate_ms
 
     def _spent_s(self, started: tuple[float, float]) -> float:
-        """Computing since then: of this thread, or what passed where the model computes in a process of its own."""
-        if self.candidate.settings.isolated:
-            return time.monotonic() - started[0]
-        return time.thread_time() - started[1]
+        """Computing since then: of this thread, or what passed where the model computes in other threads or a process."""
+        passed_s, own_s = time.monotonic() - started[0], time.thread_time() - started[1]
+        return passed_s if self._elsewhere else own_s
