@@ -15,6 +15,7 @@ from nucleus.cli import exits, output, sign
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 _CLASS_MARGIN = 0.1
+_WIDE = 200  # characters that the table needs; figures must not be cut
 _STYLES = {outcomes.SOURCE: "bold", outcomes.ACCEPTED: "green", outcomes.REFUSED: "red", outcomes.PASSED_OVER: "dim"}
 _COLUMNS = (
     "CANDIDATE",
@@ -140,11 +141,11 @@ def _item(result: run.Result) -> dict[str, Any]:
 def _show(out: console.Console, result: run.Result) -> None:
     shown = table.Table(box=None, pad_edge=False, header_style="bold")
     for at, heading in enumerate(_COLUMNS):
-        shown.add_column(heading, justify="left" if at < 2 else "right", no_wrap=True)
+        shown.add_column(heading, justify="left" if at < 2 else "right", no_wrap=at != 1)
     for one in sorted(result.figures.outcomes, key=lambda each: each.latency_ms):
         if one.accuracy is not None:
             shown.add_row(*_row(one, one.name == result.figures.best))
-    wide = console.Console(file=out.file, width=max(out.width, 160), highlight=False, force_terminal=out.is_terminal)
+    wide = console.Console(file=out.file, width=max(out.width, _WIDE), highlight=False, force_terminal=out.is_terminal)
     wide.print(shown)
     over = sum(one.state == outcomes.PASSED_OVER for one in result.figures.outcomes)
     out.print(f"{over} candidates were passed over. Reasons for all: {result.report}; picture: {result.picture}")

@@ -30,6 +30,9 @@ _LEGEND = (
 _WIDE = 6.0  # latencies that span more than this are drawn on a logarithmic axis
 
 
+_MOST = 16  # names that there is room for
+
+
 class _Scale(msgspec.Struct, frozen=True):
     """Values to pixels, on one axis."""
 
@@ -55,14 +58,16 @@ def draw(figures: outcomes.Figures, target: targets.Target, bounds: gate.Bounds,
     pen = _Pen(ImageDraw.Draw(image))
     heading = f"{model} on {target.name}: latency against accuracy"
     pen.text(_LEFT, 26, heading, 24)
-    pen.text(_LEFT, 60, f"{figures.metric}; bars: 95 % interval; margin {bounds.margin:g}", 15)
+    named = shown if len(shown) <= _MOST else [one for one in shown if _has_name(one) or one.name == figures.best]
+    rest = "; without a name: the same forms with other settings" if len(named) < len(shown) else ""
+    pen.text(_LEFT, 60, f"{figures.metric}; bars: 95 % interval; margin {bounds.margin:g}{rest}", 15)
     _axes(pen, x, y, figures)
     _margin(pen, x, y, figures, bounds)
     for one in sorted(shown, key=lambda each: each.state != outcomes.REFUSED):
         _mark(pen, x, y, one, one.name == figures.best)
     accuracy = figures.source.accuracy
     assert accuracy is not None, "the source is compared with itself"
-    _names(pen, x, y, shown, y.at(accuracy.source - bounds.margin))
+    _names(pen, x, y, shown, {one.name for one in named}, y.at(accuracy.source - bounds.margin))
     _legend(pen)
     out = io.BytesIO()
     image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS).save(out, "PNG", optimize=True)
@@ -110,6 +115,11 @@ class _Pen:
         turned = turned.rotate(90, expand=True)
         place = (round(px * _FINE - turned.width / 2), round(py * _FINE - turned.height / 2))
         self._drawing.bitmap(place, turned, fill=_INK)
+
+
+def _has_name(one: outcomes.Outcome) -> bool:
+    """Whether it is the plain candidate of its form."""
+    return one.settings.level == "all" and one.settings.threads == 1
 
 
 def _scales(shown: Sequence[outcomes.Outcome], bounds: gate.Bounds) -> tuple[_Scale, _Scale]:
@@ -172,11 +182,12 @@ def _mark(pen: _Pen, x: _Scale, y: _Scale, one: outcomes.Outcome, picked: bool) 
         pen.circle(px, py, 14, colour, filled=False)
 
 
-def _names(pen: _Pen, x: _Scale, y: _Scale, shown: Sequence[outcomes.Outcome], margin: float) -> None:
+def _names(pen: _Pen, x: _Scale, y: _Scale, shown: Sequence[outcomes.Outcome], named: set[str], margin: float) -> None:
     """A name beside each mark, moved up or down until it covers no other, nor the line of the margin."""
     taken = [(float(_LEFT), margin - 1, float(WIDTH), margin + 1), (WIDTH - 310.0, margin, float(WIDTH), margin + 22)]
     marks = [(x.at(one.latency_ms), y.at(one.accuracy.candidate), one) for one in shown if one.accuracy is not None]
     taken += [(px - 8, py - 8, px + 8, py + 8) for px, py, _ in marks]
+    marks = [each for each in marks if each[2].name in named]
     for px, py, one in sorted(marks, key=lambda each: (each[1], each[0])):
         why = f" ({one.reasons[0].code})" if one.reasons else ""
         label = f"{one.name}, {one.size_bytes / 1e6:.1f} MB{why}"

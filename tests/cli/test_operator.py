@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import stat
 import time
@@ -175,6 +177,32 @@ def test_publish_when_the_version_exists_then_it_is_refused_by_name(service: Pat
     assert shown.code == exits.ERROR
     assert name in shown.err
     assert "ConflictException" in shown.err
+
+
+def test_publish_when_platforms_have_files_of_one_name_then_each_gets_its_own(
+    service: Path, tmp_path: Path, name: str
+) -> None:
+    text = RECIPE.format(name=name, version="1.0.0")
+    head, manifest = text.split("Manifests:\n")
+    parts = []
+    for platform in ("amd64", "aarch64"):
+        (tmp_path / platform).mkdir()
+        (tmp_path / platform / "data.txt").write_text(platform)
+        own = manifest.replace("data.txt", f"{platform}/data.txt")
+        parts.append(own.replace("  - Lifecycle", f"  - Platform: {{architecture: {platform}}}\n    Lifecycle"))
+    (tmp_path / "recipe.yaml").write_text(head + "Manifests:\n" + "".join(parts))
+
+    shown = marram.run("component", "publish", tmp_path / "recipe.yaml", "--root", service)
+
+    assert shown.code == exits.OK, shown.err
+    opened = session.open_session(service)
+    client = opened.client("greengrassv2")
+    arn = f"arn:aws:greengrass:{opened.region}:{opened.account}:components:{name}:versions:1.0.0"
+    read = yaml.safe_load(client.get_component(arn=arn, recipeOutputFormat="YAML")["recipe"])
+    digests = {each["Platform"]["architecture"]: each["Artifacts"][0]["Digest"] for each in read["Manifests"]}
+    wanted = {each: base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in digests}
+    assert digests == wanted
+    assert len(digests) == 2
 
 
 def test_publish_when_the_recipe_has_mistakes_then_none_of_it_is_uploaded(
