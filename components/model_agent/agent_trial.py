@@ -2,7 +2,8 @@
 
 A sample costs its serving thread a place in a bounded queue, never a wait. The thread computes with the other model (shadow: the
 candidate, canary: the serving one), at the lowest priority and within `cpu_share`: after t seconds of computing it rests for
-t * (1 - share) / share (a model with more threads counts as all of them). What finds no place meanwhile is dropped and counted; it says nothing about the candidate.
+t * (1 - share) / share (a model with more threads counts as all of them). What finds no place meanwhile is dropped and
+counted; it says nothing about the candidate.
 """
 
 from __future__ import annotations
