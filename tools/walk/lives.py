@@ -17,15 +17,8 @@ from nucleus.core.component import Component
 from nucleus.core.lifecycle import Effect, Event, Health, KillProcesses, Kind, Life, Phase, RunScript, State, TakeRecord
 
 MAIN = (Phase.STARTUP, Phase.RUN)
-OUTCOMES = {  # done, nothing to run, failed
-    Phase.INSTALL: (Kind.INSTALL_DONE, Kind.INSTALL_DONE, Kind.INSTALL_FAILED),
-    Phase.STARTUP: (Kind.STARTUP_DONE, Kind.STARTUP_NOTHING, Kind.STARTUP_FAILED),
-    Phase.RUN: (Kind.RUN_DONE, Kind.RUN_NOTHING, Kind.RUN_FAILED),
-    Phase.SHUTDOWN: (Kind.SHUTDOWN_DONE, Kind.SHUTDOWN_DONE, Kind.SHUTDOWN_FAILED),
-    Phase.RECOVER: (Kind.RECOVER_ENDED, Kind.RECOVER_ENDED, Kind.RECOVER_ENDED),
-    Phase.UNINSTALL: (Kind.UNINSTALL_DONE, Kind.UNINSTALL_DONE, Kind.UNINSTALL_FAILED),
-    Phase.KILL: (Kind.KILLED, Kind.KILLED, Kind.KILLED),
-}
+# done, nothing to run, failed
+OUTCOMES = {**lifecycle.OUTCOMES, Phase.KILL: (Kind.KILLED, Kind.KILLED, Kind.KILLED)}
 
 
 class One:
