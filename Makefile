@@ -5,6 +5,8 @@ ARGS ?= -n auto --dist loadfile
 BIN := .venv/bin
 # With the Python of CI, the versions that CI passed with: a library's release of this morning must not break a checkout.
 KNOWN := .ci/constraints-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])').txt
+# Each is one program: its modules import each other by their bare names.
+COMPONENTS := $(addprefix components/,model_agent patterns vision turbine_monitor/1.0.0 turbine_monitor/1.1.0)
 PIN := $(patsubst %,-c %,$(wildcard $(KNOWN)))
 
 .PHONY: demo demo-vision test check format bench crash conformance walk catalogues fuzz ipc-soak ipc-matrix continuity continuity-models train protos clean
@@ -23,6 +25,7 @@ check: .venv/.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	for folder in $(COMPONENTS); do (cd $$folder && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml .) || exit 1; done
 	$(BIN)/python -m pytest -q tests/rules
 
 format: .venv/.stamp

@@ -66,7 +66,7 @@ class Guard:
             self.used_at = time.monotonic()
             with self._lock:
                 self._under_way -= 1
-                if self._closing and not self._under_way:
+                if self.closed and not self._under_way:  # may have changed meanwhile
                     self._end()
 
     def retire(self) -> None:

@@ -55,7 +55,13 @@ class Observing:
             sources["uploads"], uploads = sent, (sent,)
         metrics = agent_metrics.Metrics(aliases, engine, reporter, sources, every)
         # Ended from the last to the first: figures first, then the upload, then the store.
-        self.services = (self.captures, *uploads, drift, metrics, agent_status.Status(aliases.listed, reporter))
+        self.services: tuple[Any, ...] = (
+            self.captures,
+            *uploads,
+            drift,
+            metrics,
+            agent_status.Status(aliases.listed, reporter),
+        )
         engine.observers += [self.captures.observe, drift.observe]
 
     def capture(self, header: Mapping[str, Any]) -> dict[str, Any]:

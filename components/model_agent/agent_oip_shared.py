@@ -84,7 +84,7 @@ class Regions:
         data = self._buffers.take(place.size)
         descriptor, start = self._taken(place, token)
         try:
-            count = os.preadv(descriptor, [data], start)
+            count = os.preadv(descriptor, [data.data], start)
         finally:
             os.close(descriptor)
         if count != place.size:

@@ -76,11 +76,20 @@ def read(given: Any) -> Settings:
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise SettingsError(f"settings: {name} is {value!r}, it must be true or false")
-    sections = {name: given.get(name) or {} for name in ("trial", "capture", "drift", "replay")}
+    sections: dict[str, Mapping[str, Any]] = {
+        name: given.get(name) or {} for name in ("trial", "capture", "drift", "replay")
+    }
     for name, section in sections.items():
         if not isinstance(section, Mapping):
             raise SettingsError(f"settings: {name} must be an object")
-    return Settings(swap=swap, gap_s=float(gap_s), worker_memory_bytes=memory, **flags, **sections)
+    return Settings(
+        swap=swap,
+        gap_s=float(gap_s),
+        worker_memory_bytes=memory,
+        pinned=flags["pinned"],
+        isolated=flags["isolated"],
+        **sections,
+    )
 
 
 def text(settings: Settings) -> str:

@@ -62,7 +62,7 @@ class Detection:
 def anchors() -> Array:
     """All anchors in the model's order, [1917, 4]: centre y, centre x, height, width."""
     scales = [_LEAST + (_MOST - _LEAST) * number / (len(_MAPS) - 1) for number in range(len(_MAPS))] + [1.0]
-    found = []
+    found: list[tuple[float, float, float, float]] = []
     for number, cells in enumerate(_MAPS):
         between = math.sqrt(scales[number] * scales[number + 1])
         shapes = _FIRST if number == 0 else (*((scales[number], ratio) for ratio in _RATIOS), (between, 1.0))
@@ -91,9 +91,7 @@ def decode(encodings: Array, logits: Array, *, least: float = 0.4, overlap: floa
         same = [other for other in kept if kinds[chosen[other]] == kinds[chosen[at]]]
         if not same or overlaps(boxes[at], boxes[same]).max() <= overlap:
             kept.append(at)
-    return [
-        Detection(NAMES[kinds[chosen[at]] + 1], float(best[chosen[at]]), tuple(map(float, boxes[at]))) for at in kept
-    ]
+    return [Detection(NAMES[kinds[chosen[at]] + 1], float(best[chosen[at]]), _corners(boxes[at])) for at in kept]
 
 
 def encode(box: tuple[float, float, float, float], anchor: Array) -> Array:
@@ -118,8 +116,13 @@ def overlaps(box: Array, others: Array) -> Array:
     return np.asarray(common / np.maximum(areas - common, 1e-12))
 
 
+def _corners(box: Array) -> tuple[float, float, float, float]:
+    top, left, bottom, right = box.tolist()
+    return top, left, bottom, right
+
+
 def _boxes(encodings: Array, at: Array) -> Array:
     scaled = encodings / _VARIANCES
     centre = scaled[:, :2] * at[:, 2:] + at[:, :2]
     half = np.exp(scaled[:, 2:]) * at[:, 2:] / 2
-    return np.clip(np.concatenate([centre - half, centre + half], axis=1), 0.0, 1.0)
+    return np.asarray(np.clip(np.concatenate([centre - half, centre + half], axis=1), 0.0, 1.0))

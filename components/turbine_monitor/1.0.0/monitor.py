@@ -193,7 +193,12 @@ def _stop_signals() -> threading.Event:
     heard: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put to within a handler
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _: heard.put(got))
-    threading.Thread(target=lambda: (heard.get(), stopped.set()), daemon=True).start()
+
+    def listen() -> None:
+        heard.get()
+        stopped.set()
+
+    threading.Thread(target=listen, daemon=True).start()
     return stopped
 
 
