@@ -28,6 +28,7 @@ SLOW = 1.6  # a form's plain candidate this much slower than the best one is not
 QUICK_SLOW = 1.15  # a candidate this much slower than the best after one round is not measured on
 FINALISTS = 4
 SAME = 0.02  # latencies closer than this are the same; then the smaller and plainer wins
+NOISE, TURNS = 0.10, 0.75  # closer than this they are, too, unless one lost more than this part of the finals' turns
 
 
 class Entrant(Protocol):
@@ -81,6 +82,7 @@ class Search:
         self._lab, self._metric, self._held = lab, metric, held
         self._bounds, self._target, self._plan, self._told = bounds, target, plan, told
         self._found: dict[str, outcomes.Outcome] = {}
+        self._turns_ms: dict[str, list[float]] = {}  # of the finalists: their median in each turn
 
     def run(self, listed: Sequence[candidates.Candidate]) -> outcomes.Figures:
         """Raises scores.ScoreError for a metric that does not fit; forms.FormError, bench.BenchError if the source fails."""
@@ -104,7 +106,7 @@ class Search:
         measured = sum(one.accuracy is not None for one in found)
         return outcomes.Figures(
             outcomes=found,
-            best=_pick(found),
+            best=_pick(found, self._turns_ms),
             against=self._scorer.against,
             metric=self._scorer.title,
             exhaustive=self._plan.exhaustive,
@@ -217,6 +219,7 @@ class Search:
                 entrants[one.name] = self._lab.enter(one)
                 stack.callback(entrants[one.name].close)
             source, own = self._turns(entrants)
+        self._turns_ms = {name: [statistics.median(turn) for turn in turns] for name, turns in own.items()}
         self._source_ms = statistics.median(ms for turn in source for ms in turn)
         for name, outcome in self._found.items():
             if name in own:
@@ -241,16 +244,26 @@ class Search:
         return source, own
 
 
-def _pick(found: Sequence[outcomes.Outcome]) -> str:
+def _pick(found: Sequence[outcomes.Outcome], turns_ms: Mapping[str, Sequence[float]]) -> str:
     """The fastest accepted candidate, or "" when the source is as fast: then nothing was optimised."""
     accepted = [one for one in found if one.state == outcomes.ACCEPTED and one.kind != "source"]
     if not accepted:
         return ""
-    fastest = min(one.ratio for one in accepted)
-    near = [one for one in accepted if one.ratio <= fastest * (1 + SAME)]
+    fastest = min(accepted, key=lambda one: one.ratio)
+    near = [one for one in accepted if _is_same(one, fastest, turns_ms)]
     best = min(near, key=lambda one: (one.settings.threads, one.size_bytes, one.ratio))
     source = [one.ratio for one in found if one.kind == "source" and one.state in (outcomes.SOURCE, outcomes.ACCEPTED)]
     return best.name if best.ratio < min(source) * (1 - SAME) else ""
+
+
+def _is_same(one: outcomes.Outcome, fastest: outcomes.Outcome, turns_ms: Mapping[str, Sequence[float]]) -> bool:
+    """Whether `one` is as fast as the fastest, as far as these turns can tell."""
+    if one.ratio <= fastest.ratio * (1 + SAME):
+        return True
+    if one.ratio > fastest.ratio * (1 + NOISE) or one.name not in turns_ms or fastest.name not in turns_ms:
+        return False
+    pairs = list(zip(turns_ms[one.name], turns_ms[fastest.name], strict=True))
+    return sum(mine > theirs for mine, theirs in pairs) <= TURNS * len(pairs)
 
 
 def _is_plain_of(found: outcomes.Outcome, one: candidates.Candidate) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -108,6 +109,16 @@ def test_run_when_two_are_as_fast_then_one_thread_is_preferred() -> None:
     found = _search(labs.Paper(HELD, lambda one: 10.0 if one.form.kind == "source" else 4.0, lambda one: 0.0))
 
     assert found.named(found.best).settings.threads == 1
+
+
+def test_same_when_turns_cannot_tell_then_it_is_and_when_one_always_loses_it_is_not() -> None:
+    one, other = (outcomes.begun(each) for each in LISTED[:2])
+    fastest, near = (msgspec.structs.replace(each, ratio=ratio) for each, ratio in ((one, 0.60), (other, 0.64)))
+    turns = {fastest.name: [5.0, 7.0, 5.0, 7.0]}
+
+    assert search._is_same(near, fastest, {**turns, near.name: [6.0, 6.0, 6.0, 6.0]})
+    assert not search._is_same(near, fastest, {**turns, near.name: [5.5, 7.5, 5.5, 7.5]})
+    assert not search._is_same(near, fastest, {})
 
 
 def _of(*names: str, runtime: str = "onnxruntime") -> list[candidates.Candidate]:
