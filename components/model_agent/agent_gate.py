@@ -15,6 +15,7 @@ STUCK_LIMIT of those the gate takes nothing more until one ends.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -105,12 +106,16 @@ class Gate:
     def _read_certificate(self, folder: Path) -> bytes | None:
         path = folder / agent_certificate.FILE
         try:
-            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-                data = file.read(agent_certificate.LIMIT_BYTES + 1)
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                plain = stat.S_ISREG(os.fstat(descriptor).st_mode)
+                data = file.read(agent_certificate.LIMIT_BYTES + 1) if plain else b""
         except FileNotFoundError:
             return None
         except OSError as error:
             raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}", "CERTIFICATE_NOT_VALID") from error
+        if not plain:
+            raise agent_check.RefusedError(f"cannot read {path}: it is no plain file", "CERTIFICATE_NOT_VALID")
         if len(data) > agent_certificate.LIMIT_BYTES:
             raise agent_check.RefusedError(f"{path} is too large", "CERTIFICATE_NOT_VALID")
         return data

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -106,10 +108,12 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> bytes | None:
-    """None when there is no such file; a file that cannot be read, or is too large, is empty and so refused."""
+    """None when there is no such file; what cannot be read, is no plain file, or is too large, is empty and so refused."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_LIMIT_BYTES + 1)
+        # Never waits: whoever offers a model may have put a pipe there, and every other change would wait, too.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            data = file.read(_LIMIT_BYTES + 1) if plain else b""
     except FileNotFoundError:
         return None
     except OSError:
