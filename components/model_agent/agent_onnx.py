@@ -15,9 +15,10 @@ DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.p
 
 # Message: {field: message in it}; fields that are not named are skipped.
 _FIELDS: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 25: "function", 8: "opset"},
+    "model": {7: "graph", 25: "function", 8: "opset", 20: "training"},
+    "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 9: "opset"},
+    "function": {7: "node", 9: "opset", 11: "attribute"},  # 11: what its attributes are where a node says nothing
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
@@ -26,6 +27,7 @@ _FIELDS: dict[str, dict[int, str]] = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # of a tensor
 _NODE_DOMAIN, _OPSET_DOMAIN = 7, 1
+_LARGEST_KEY = 2**32 - 1  # protobuf's own reader drops the bits above: it would see another field than we do
 
 
 class OutsideError(Exception):
@@ -63,6 +65,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
+        if key > _LARGEST_KEY:
+            raise OutsideError("NOT_ONNX", "it is no ONNX model: the number of a field is too large")
         kind = key & 7
         value: memoryview | int = 0
         if kind == 0:

@@ -163,6 +163,16 @@ def _hidden_external(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch))
 
 
+def _external_default(model: onnx.ModelProto) -> None:
+    """As what a function's attribute is when a node does not say: onnxruntime puts it in where the function is called."""
+    tensor = numpy_helper.from_array(np.zeros(1, np.float32), "hidden")
+    external_data_helper.set_external_data(tensor, location="trust.json")
+    function = model.functions.add(name="Hidden", domain="com.microsoft", output=["o"])
+    function.attribute_proto.append(helper.make_attribute("v", tensor))
+    constant = function.node.add(op_type="Constant", output=["o"])
+    constant.attribute.add(name="value", ref_attr_name="v", type=onnx.AttributeProto.TENSOR)
+
+
 def _custom(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Shell", ["conditions"], ["z"], domain="com.attacker"))
     model.opset_import.append(helper.make_opsetid("com.attacker", 1))
@@ -185,11 +195,15 @@ def _nan(model: onnx.ModelProto) -> None:
     [
         ("EXTERNAL_DATA", _external),
         ("EXTERNAL_DATA", _hidden_external),
+        ("EXTERNAL_DATA", _external_default),
         ("CUSTOM_OPERATORS", _custom),
         ("cannot be loaded", _opset),
         ("NaN or infinite", _nan),
     ],
-    ids=["external data", "hidden external data", "foreign operators", "bad opset", "NaN weights"],
+    ids=[
+        *("external data", "hidden external data", "external data of a function's default"),
+        *("foreign operators", "bad opset", "NaN weights"),
+    ],
 )
 def test_offer_when_signed_but_the_model_itself_is_bad_then_refused(
     scene: Scene, words: str, attack: Callable[[onnx.ModelProto], None]
@@ -199,6 +213,25 @@ def test_offer_when_signed_but_the_model_itself_is_bad_then_refused(
     OURS.sign(folder, OFFERED)
 
     assert words in scene.refused(folder)
+
+
+def test_offer_when_numbers_of_fields_have_more_bits_than_protobuf_reads_then_refused(scene: Scene) -> None:
+    """onnxruntime's reader drops what is above 32 bits: it would see external data where others see unknown fields."""
+    location = onnx.StringStringEntryProto(key="location", value="trust.json").SerializeToString()
+    tensor = onnx.TensorProto(name="hidden", data_type=onnx.TensorProto.FLOAT, dims=[1]).SerializeToString()
+    tensor += b"\xea\x80\x80\x80\x10" + bytes([len(location)]) + location  # field 13, external_data, and bit 32
+    tensor += b"\xf0\x80\x80\x80\x10\x01"  # field 14, data_location EXTERNAL, and bit 32
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor  # one more initializer
+    hidden = b"\x3a" + bytes([len(graph)]) + graph  # a second `graph` is merged into the first
+    folder = scene.model(OFFERED)
+    with (folder / "power_curve.onnx").open("ab") as file:
+        file.write(hidden)
+    _right_digest(folder)
+    OURS.sign(folder, OFFERED)
+
+    assert "NOT_ONNX: power_curve.onnx: it is no ONNX model: the number of a field is too large" in scene.refused(
+        folder
+    )
 
 
 @pytest.mark.parametrize("size", [10, 1000], ids=["short", "half"])
@@ -244,13 +277,22 @@ def test_load_over_a_door_when_signed_or_not_then_judged_for_the_component_that_
     registry.close()
 
 
-def test_offer_when_a_file_is_a_pipe_then_refused_at_once(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("power_curve.onnx", "is no plain file"),
+        ("certificate.json", "is no plain file"),
+        (signing.MANIFEST, "SIGNATURE_NOT_VALID"),
+        (signing.SIGNATURE, "SIGNATURE_NOT_VALID"),
+    ],
+)
+def test_offer_when_a_file_is_a_pipe_then_refused_at_once(scene: Scene, name: str, words: str) -> None:
     folder = scene.model(OFFERED)
     OURS.sign(folder, OFFERED)
-    (folder / "power_curve.onnx").unlink()
-    os.mkfifo(folder / "power_curve.onnx")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
 
-    assert "is no plain file" in scene.refused(folder)
+    assert words in scene.refused(folder)
 
 
 def test_repository_when_a_key_is_trusted_then_signed_folders_load_replace_each_other_and_others_are_refused(
