@@ -231,17 +231,15 @@ class Room:
         package = self._loader.fetch(alias, held)
         with self._changed:
             self.serving[alias] = parked(package)
-            need, way = self._need(package), agent_budget.Way.OVERLAP
-            decision = agent_budget.decide(self.budget_bytes, self._slots(need.alias), need, way)
-            if decision.action is agent_budget.Action.REFUSE:
-                self._note(alias, agent_table.Evicted())  # the next request to it brings it in
-                return
             try:
+                self._make_room(self._need(package), agent_budget.Way.OVERLAP)
                 self.serving[alias] = self._loader.load(package)
             except agent_check.RefusedError as error:
                 if error.code not in agent_verdicts.NOT_FINAL:
                     raise
-                self._note(alias, agent_table.Evicted())  # it says something about the moment, not about the model
+                # It says something about the moment, not about the model: the next request brings it in.
+                if self._registry.aliases[alias].candidate is None:  # of a trial nothing is evicted
+                    self._note(alias, agent_table.Evicted())
 
     def wake(self, alias: str, deadline: float) -> str:
         """Brings the alias back into memory, or waits until its exchange is over; returns why that failed, or nothing.

@@ -219,6 +219,20 @@ def test_trial_when_the_agent_restarts_then_the_candidate_is_loaded_again_and_of
     assert line == f"{C} 2.0.0 is being tried; small answers with 1.0.0"
 
 
+def test_trial_when_there_is_no_room_at_a_restart_then_what_answered_does_and_the_trial_goes_on(agent: Agent) -> None:
+    agent.megabytes = 3
+    weighty = models.weighty(agent.folder / "weighty", "weighty", 1, 6)
+    agent.aliases.offer("com.example.Weighty", "1.0.0", weighty)  # known first, so in memory first
+    agent.offer(1)
+    agent.offer(2, TRIAL)
+
+    agent.restart(memory_bytes=9_000_000)
+
+    assert agent.aliases.wake("small", time.monotonic() + parts.WAIT_S) == ""
+    assert agent.seen() == ("trial", "2.0.0", "1.0.0", "1.0.0")
+    assert agent.aliases.candidate("small") is not None
+
+
 def test_trial_when_promoted_then_it_answers_also_after_a_restart(agent: Agent) -> None:
     agent.offer(1)
     agent.offer(2, TRIAL)
