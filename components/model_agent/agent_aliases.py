@@ -197,6 +197,7 @@ class Aliases:
         """The version before answers until another is offered or `release_hold`; raises agent_check.RefusedError."""
         with self._changing:
             entry = self._known(alias)
+            self.gate.admission.check_floor(entry.previous)
             message = f"{alias} is held by {by}: {reason}; {entry.offered} gives way to "
             return message + self._go_to(alias, agent_table.HoldBegun(by, reason))
 

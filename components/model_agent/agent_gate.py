@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import agent_certificate
 import agent_check
 import agent_drift
+import agent_entry
 import agent_replay
 import agent_sampling
 import agent_settings
@@ -76,6 +77,13 @@ class Gate:
         if known is not None and not known.accepted:
             raise agent_check.RefusedError(f"{known.reason} {agent_verdicts.EARLIER}", known.code)
         return said
+
+    def check_floor(self, held: agent_entry.Held | None) -> None:
+        """Raises agent_check.RefusedError for a kept model that may not answer again."""
+        try:
+            agent_signature.check_floor(held.component if held else "", held.version if held else "", self._root)
+        except agent_signature.UnsignedError as error:
+            raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
 
     def replay(self, alias: str, settings: agent_settings.Settings, new: Any, serving: Any) -> str:
         """Step 5, of models with `manifest` and `predict`; the figures, "" without a replay. Raises RefusedError."""

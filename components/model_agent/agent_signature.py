@@ -39,7 +39,7 @@ def judge(component: str, version: str, files: Mapping[str, bytes], folder: Path
     try:
         trust = signing.read_trust(_json(root / TRUST))
         floor = str(_json(root / FLOORS).get(component, ""))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnsignedError("SIGNATURE_NOT_VALID", f"whom this device trusts cannot be read: {error}") from error
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     try:
@@ -58,6 +58,19 @@ def judge(component: str, version: str, files: Mapping[str, bytes], folder: Path
     return found.key if found is not None else ""
 
 
+def check_floor(component: str, version: str, root: Path | None) -> None:
+    """Raises UnsignedError for a version that a signed newer one has ruled out, wherever it comes from."""
+    if root is None:
+        return
+    signing: Any = importlib.import_module("marram_signing")
+    try:
+        floor = str(_json(root / FLOORS).get(component, ""))
+    except (ValueError, RecursionError) as error:
+        raise UnsignedError("SIGNATURE_NOT_VALID", f"what is ruled out here cannot be read: {error}") from error
+    if floor and signing.order(version) < signing.order(floor):
+        raise UnsignedError("BELOW_SECURITY_FLOOR", f"versions below {floor} were ruled out by a signed manifest")
+
+
 def signed_for(folder: Path, root: Path | None) -> tuple[str, str]:
     """(component, version) that the manifest in `folder` names, to be judged for; ("", "") without one."""
     if root is None:
@@ -65,7 +78,7 @@ def signed_for(folder: Path, root: Path | None) -> tuple[str, str]:
     signing: Any = importlib.import_module("marram_signing")
     try:
         found = _json(folder / signing.MANIFEST)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnsignedError("MANIFEST_NOT_VALID", f"its manifest cannot be read: {error}") from error
     return str(found.get("component", "")), str(found.get("version", ""))
 

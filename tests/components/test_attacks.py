@@ -277,6 +277,27 @@ def test_load_over_a_door_when_signed_or_not_then_judged_for_the_component_that_
     registry.close()
 
 
+def test_hold_when_the_version_before_is_below_the_floor_then_refused_and_the_new_one_answers(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(scene.device.agent_files)  # where marram_signing.py lies
+    registry = agent_registry.Registry.open(tmp_path / "store")
+    aliases = agent_aliases.Aliases(registry, 0, scene.device.root)
+    for version in (GOOD, OFFERED):
+        OURS.sign(scene.model(version), version)
+        aliases.offer(parts.MODEL_NAME, version, scene.device.root / "offered" / version)
+    floors = scene.device.root / "security_floors.json"
+
+    for content in (json.dumps({parts.MODEL_NAME: OFFERED}), "[" * 100_000):
+        floors.write_text(content)
+        with pytest.raises(agent_check.RefusedError, match=r"BELOW_SECURITY_FLOOR|SIGNATURE_NOT_VALID"):
+            aliases.hold("power-curve", "drift", "what an attacker showed to the model")
+        assert aliases.listed()[0]["serving"] == OFFERED
+    floors.write_text(json.dumps({parts.MODEL_NAME: GOOD}))
+    assert aliases.hold("power-curve", "drift", "the weather").endswith(f"gives way to {GOOD}")
+    registry.close()
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
