@@ -87,7 +87,7 @@ def read(data: bytes) -> Certificate:
         found = _certificate(json.loads(data))
     except KeyError as error:
         raise CertificateError(f"{FILE} lacks {error}; write it with marram model optimise") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CertificateError(f"{FILE} cannot be read: {' '.join(str(error).split())[:200]}") from error
     if found.low < -found.margin:
         raise CertificateError(f"it proves no accuracy: {found.line()} may lose more than its margin")

@@ -131,7 +131,7 @@ def read_manifest(data: bytes) -> Manifest:
         raise
     except KeyError as error:
         raise RefusedError(f"model.json lacks {error}", MANIFEST) from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise RefusedError(f"model.json cannot be read: {_one_line(error)}", MANIFEST) from error
 
 
@@ -228,8 +228,10 @@ def _check_sample(model: Any, which: str, inputs: dict[str, Array], expected: di
 def _manifest(given: Any) -> Manifest:
     inputs, outputs = _tensors(given["inputs"]), _tensors(given["outputs"])
     golden, tolerance = given["golden"], given["golden"]["tolerance"]
+    limit = agent_packed.Limit()
     samples = tuple(
-        (_arrays(s["inputs"], inputs), _arrays(s["outputs"], outputs, np.float64)) for s in golden["samples"]
+        (_arrays(s["inputs"], inputs, limit), _arrays(s["outputs"], outputs, limit, np.float64))
+        for s in golden["samples"]
     )
     allowed = (float(tolerance["absolute"]), float(tolerance["relative"]))
     finite = all(np.isfinite(want).all() for _, expected in samples for want in expected.values())
@@ -274,12 +276,12 @@ def _tensors(given: Any) -> tuple[Tensor, ...]:
     return tensors
 
 
-def _arrays(given: Any, declared: tuple[Tensor, ...], dtype: Any = None) -> dict[str, Array]:
-    return {tensor.name: _array(given[tensor.name], dtype or tensor.dtype) for tensor in declared}
+def _arrays(given: Any, declared: tuple[Tensor, ...], limit: agent_packed.Limit, dtype: Any = None) -> dict[str, Array]:
+    return {tensor.name: _array(given[tensor.name], np.dtype(dtype or tensor.dtype), limit) for tensor in declared}
 
 
-def _array(given: Any, dtype: Any) -> Array:
-    values = agent_packed.unpack(given) if isinstance(given, Mapping) else given
+def _array(given: Any, dtype: np.dtype[Any], limit: agent_packed.Limit) -> Array:
+    values = agent_packed.unpack(given, limit, dtype.itemsize) if isinstance(given, Mapping) else given
     return np.array(values, dtype=dtype)
 
 

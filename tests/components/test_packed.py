@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import zlib
 from typing import Any
 
+import agent_check
+import agent_offer
 import agent_packed
 import numpy as np
 import pytest
@@ -51,3 +54,36 @@ def _packed(**changes: Any) -> dict[str, Any]:
 def test_packed_array_when_it_is_none_then_refused_before_it_is_allocated(given: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         agent_packed.unpack(given)
+
+
+def test_model_json_when_its_packed_arrays_take_too_much_together_then_refused_before_they_are_allocated() -> None:
+    count = 40 * 1024 * 1024  # allowed for one
+    bomb = {"dtype": "uint8", "shape": [count], "zlib": base64.b64encode(zlib.compress(bytes(count))).decode()}
+    described = {
+        "name": "bomb",
+        "version": "1",
+        "file": "bomb.onnx",
+        "sha256": "0" * 64,
+        "runtime": {"name": "onnxruntime"},
+        "inputs": [{"name": "x", "dtype": "uint8", "shape": [-1]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": [-1]}],
+        "golden": {"tolerance": {"absolute": 0, "relative": 0}, "samples": []},
+    }
+    as_inputs = [{"inputs": {"x": bomb}, "outputs": {"y": [1.0]}}] * 10
+    as_outputs = [{"inputs": {"x": [1]}, "outputs": {"y": bomb}}]  # which become float64
+
+    for samples in (as_inputs, as_outputs):
+        described["golden"] = {"tolerance": {"absolute": 0, "relative": 0}, "samples": samples}
+        text = json.dumps(described).encode()
+        assert len(text) < agent_offer.MANIFEST_LIMIT_BYTES
+        with pytest.raises(
+            agent_check.RefusedError, match=f"its arrays take more than {agent_packed.TOTAL_BYTES} bytes"
+        ):
+            agent_check.read_manifest(text)
+
+
+def test_model_json_when_a_size_is_infinite_then_refused() -> None:
+    described = {"inputs": [{"name": "x", "dtype": "uint8", "shape": [float("inf")]}]}
+
+    with pytest.raises(agent_check.RefusedError, match=r"model\.json cannot be read"):
+        agent_check.read_manifest(json.dumps(described).encode())
