@@ -6,10 +6,14 @@ and `pause` returns only when no connection can come this way any more.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 import threading
+
+_SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))  # of this moment: what comes waits
+_AGAIN_MS = 100
 
 
 class Listener:
@@ -28,24 +32,29 @@ class Listener:
 
     def accept(self) -> socket.socket | None:
         """The next connection; None when it was closed."""
+        scarce = False
         while True:
             wait = select.poll()
             wait.register(self._woken, select.POLLIN)
-            if not self._paused:
+            if not (self._paused or scarce):
                 wait.register(self._socket, select.POLLIN)
-            wait.poll()
+            wait.poll(_AGAIN_MS if scarce else None)
             with self._lock:
                 if self._closed:
                     return None
                 self._drain()
+                scarce = False
                 if self._paused:
                     continue
                 try:
                     connection, _ = self._socket.accept()
                 except BlockingIOError:
                     continue  # woken, or another process was quicker
-                except OSError:
-                    return None
+                except OSError as error:
+                    if error.errno not in _SCARCE:
+                        return None
+                    scarce = True
+                    continue
             connection.setblocking(True)
             return connection
 

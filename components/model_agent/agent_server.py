@@ -92,12 +92,17 @@ class Server:
             connection = self._listener.accept()
             if connection is None:
                 return
+            busy = f"{CONNECTIONS_LIMIT} connections are open"
             if self._places.acquire(blocking=False):
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-                continue
+                try:
+                    threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                    continue
+                except RuntimeError as error:  # of threads the system has no more just now
+                    self._places.release()
+                    busy = str(error)
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(0.1)
-                agent_frames.send(connection, refusal("BUSY", f"{CONNECTIONS_LIMIT} connections are open"))
+                agent_frames.send(connection, refusal("BUSY", busy))
 
     def finish(self) -> None:
         """Takes no more connections and waits for the replies under way, LAST_REQUESTS_S at most."""

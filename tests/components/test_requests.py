@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import socket
 import struct
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import agent_frames
 import model_client
 import numpy as np
+import psutil
 import pytest
 
 from tests.components import parts
@@ -112,6 +116,37 @@ def test_connection_when_there_are_too_many_then_busy_until_one_is_gone(unharmed
         one.close()
 
     parts.until(lambda: ask_or_busy(unharmed) == "ok", "places to be free again")
+
+
+def descriptors(process: Any) -> tuple[int, int]:
+    return resource.RLIMIT_NOFILE, len(list(Path(f"/proc/{process.pid}/fd").iterdir())) + 3
+
+
+def address_space(process: Any) -> tuple[int, int]:
+    """No room for the stack of another thread."""
+    return resource.RLIMIT_AS, int(psutil.Process(process.pid).memory_info().vms) + 2_000_000
+
+
+@pytest.mark.parametrize("scarce", [descriptors, address_space], ids=["descriptors", "threads"])
+def test_connection_when_the_system_has_nothing_left_for_it_then_the_next_ones_are_answered_again(
+    device: parts.Device, scarce: Callable[[Any], tuple[int, int]]
+) -> None:
+    process = device.start_agent()
+    limit, few = scarce(process)
+    before = resource.prlimit(process.pid, limit)
+    resource.prlimit(process.pid, limit, (few, before[1]))
+    held = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(12)]
+    for one in held:
+        one.connect(str(device.socket))
+    with contextlib.suppress(OSError, agent_frames.ClosedError):  # not reached, or told BUSY
+        held[-1].settimeout(0.5)
+        agent_frames.receive(held[-1])
+    for one in held:
+        one.close()
+
+    resource.prlimit(process.pid, limit, before)
+
+    parts.until(lambda: ask_or_busy(device) == "ok", "connections to be taken again")
 
 
 def ask_or_busy(device: parts.Device) -> str:
