@@ -73,6 +73,9 @@ class Bundle(Struct, frozen=True):
 def write(target: Path, component: str, version: str, files: Mapping[str, Path]) -> None:
     """Writes a bundle with these files, in place of an older one only when it is whole."""
     sheet = json.dumps({"component": component, "format": 1, "version": version}, ensure_ascii=False).encode() + b"\n"
+    wrong = next((name for name in files if not _NAME.fullmatch(name)), None)
+    if wrong is not None:
+        raise exits.Failure(f"cannot write {target}: {wrong[:60]!r} is no plain file name")
     new = target.with_name(f".{target.name}.new")
     try:
         with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as made:
@@ -145,10 +148,37 @@ def _understood(path: Path, digests: dict[str, str], sizes: dict[str, int], smal
     return Bundle(path, sheet["component"], sheet["version"], without, sizes, small)
 
 
+class _Bounded(io.BufferedIOBase):
+    """A file of which nobody reads more than a chunk at once: zipfile would take a directory of any size into memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Raises BadZipFile for more than a chunk."""
+        wanted = size if size is not None and 0 <= size <= _CHUNK_BYTES else _CHUNK_BYTES + 1
+        data = self._file.read(wanted)
+        if len(data) > _CHUNK_BYTES:
+            raise zipfile.BadZipFile(f"its directory is larger than {_CHUNK_BYTES} bytes")
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """As of the file."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As of the file."""
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(_Bounded(file)) as archive:
             yield archive
     except OSError as error:
         raise exits.Failure(f"cannot read {path}: {error.strerror or error} [IO_ERROR]") from None

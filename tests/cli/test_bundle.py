@@ -237,6 +237,13 @@ def _many(path: Path) -> None:
             archive.writestr(f"file{number}", b"")
 
 
+def _endless(path: Path) -> None:
+    """A directory of 100,000 entries, which the standard library would read at once."""
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 33, 0, 0, 0, 1, *[0] * 6) + b"a"
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(entry) * 100_000, 0, 0)
+    path.write_bytes(entry * 100_000 + end)
+
+
 def _large(path: Path) -> None:
     """Says of its first entry that it is larger than a bundle may be."""
     data = path.read_bytes()
@@ -300,6 +307,29 @@ def test_verify_and_apply_when_the_file_was_tampered_with_then_refused_with_a_co
     assert (verified.code, applied.code) == (exit_code, exit_code), (verified.err, applied.err)
     assert f"[{code}]" in verified.err
     assert f"[{code}]" in applied.err
+
+
+def test_read_when_the_directory_is_endless_then_it_is_not_taken_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "endless.bundle"
+    _endless(path)
+
+    with pytest.raises(exits.Failure, match="its directory is larger"):
+        bundle_file.read(path)
+
+
+def test_create_when_a_foreign_manifest_names_files_elsewhere_then_refused_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    folder, out = tmp_path / "foreign", tmp_path / "made.bundle"
+    shutil.copytree(parts.MODEL / "1.1.0", folder)
+    (tmp_path / "secret").write_text("private")
+    manifest = {"component": NAME, "version": "1.1.0", "artifacts": {"../secret": "0" * 64}}
+    (folder / "marram.manifest.json").write_text(json.dumps(manifest))
+    (folder / "marram.manifest.sig").write_text("{}")
+
+    done = marram.run("bundle", "create", folder, "--out", out)
+
+    assert (done.code, "'../secret' is no plain file name" in done.err, out.exists()) == (exits.ERROR, True, False)
 
 
 def test_verify_when_the_key_is_foreign_or_revoked_then_refused(author: Author, tmp_path: Path) -> None:
