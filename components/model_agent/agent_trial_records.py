@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -53,8 +54,10 @@ def read(content: Any) -> list[Record]:
 
 
 def fields(record: Record) -> dict[str, Any]:
-    """A record as reports and listings have it."""
-    terms = agent_trial_rules.read(agent_settings.from_text(record.settings).trial)
+    """A record as reports and listings have it, without figures for terms that only another agent's release knows."""
+    terms = None
+    with contextlib.suppress(agent_settings.SettingsError):
+        terms = agent_trial_rules.read(agent_settings.from_text(record.settings).trial)
     said = {
         "alias": record.alias,
         "component": record.component,

@@ -229,6 +229,27 @@ def test_trials_when_their_file_is_damaged_then_put_aside_and_the_trial_begins_a
     )
 
 
+def test_trial_when_another_release_of_the_agent_knows_its_terms_then_told_and_over_with_the_next_version(
+    scene: doubling.Scene,
+) -> None:
+    scene.offer("2.0.0", scene.model("2.0.0"), trial=ENDLESS)
+    scene.begun()
+    scene.agent.send_signal(signal.SIGKILL)
+    scene.agent.wait(parts.WAIT_S)
+    for name in ("trials.json", "registry.json"):
+        file = scene.device.work("marram.ModelAgent") / "registry" / name
+        file.write_text(file.read_text().replace(r"\"mode\":\"shadow\"", r"\"mode\":\"mirror\""))
+    scene.agent = scene.device.start_agent()
+    said = "cannot begin: settings: trial.mode is 'mirror'"
+    parts.until(lambda: said in scene.device.log("marram.ModelAgent"), "the line in the log")
+    assert (scene.trials()[0]["outcome"], scene.ask()) == ("running", {"1.0.0": 1})
+
+    scene.offer("3.0.0", scene.model("3.0.0"))
+
+    assert scene.ended()["outcome"] == "superseded"
+    assert (scene.ask(), scene.agent.poll()) == ({"3.0.0": 1}, None)
+
+
 class Recorder:
     """A reporter that keeps what it was told."""
 
