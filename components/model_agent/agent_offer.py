@@ -66,7 +66,7 @@ class Gate:
         started = time.monotonic()
         agent_gate.check_settings(offer.settings)
         package = self._read(offer, data)
-        known = self._known(offer, package)
+        known = self._known(offer, data, package)
         if known:
             return known
         entry = self._registry.aliases.get(offer.alias)
@@ -140,7 +140,7 @@ class Gate:
         # A trial needs both in memory.
         return agent_budget.Way.OVERLAP if trying and way is agent_budget.Way.REPLACE else way
 
-    def _known(self, offer: Offer, package: agent_loader.Package) -> str:
+    def _known(self, offer: Offer, data: bytes, package: agent_loader.Package) -> str:
         """What becomes of a model that is here already; empty for one that is new, or is to run in another way."""
         alias, held, entry = offer.alias, package.held, self._registry.aliases.get(offer.alias)
         serving, candidate = self._room.serving.get(alias), self._room.candidates.get(alias)
@@ -166,6 +166,7 @@ class Gate:
             or candidate.settings.isolated != offer.settings.isolated
         ):
             return ""
+        self.admission.examine(self._judged(offer, data, package))  # a key may have been revoked since it was accepted
         if trying:
             self._change(alias, agent_table.Confirmed(held))
             self._room.candidates[alias] = dataclasses.replace(candidate, settings=offer.settings)

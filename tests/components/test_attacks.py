@@ -19,6 +19,7 @@ import agent_check
 import agent_oip
 import agent_oip_repository
 import agent_registry
+import agent_settings
 import model_client
 import numpy as np
 import onnx
@@ -295,6 +296,25 @@ def test_hold_when_the_version_before_is_below_the_floor_then_refused_and_the_ne
         assert aliases.listed()[0]["serving"] == OFFERED
     floors.write_text(json.dumps({parts.MODEL_NAME: GOOD}))
     assert aliases.hold("power-curve", "drift", "the weather").endswith(f"gives way to {GOOD}")
+    registry.close()
+
+
+def test_offer_when_a_candidates_key_was_revoked_meanwhile_then_refused_and_it_never_answers(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(scene.device.agent_files)  # where marram_signing.py lies
+    registry = agent_registry.Registry.open(tmp_path / "store")
+    aliases = agent_aliases.Aliases(registry, 0, scene.device.root)
+    trial = agent_settings.Settings(trial={"mode": "shadow"})
+    for version in (GOOD, OFFERED):
+        OURS.sign(scene.model(version), version)
+        aliases.offer(parts.MODEL_NAME, version, scene.device.root / "offered" / version, trial)
+    scene.trust(revoked=[OURS.id])
+
+    with pytest.raises(agent_check.RefusedError, match="SIGNING_KEY_REVOKED"):
+        aliases.offer(parts.MODEL_NAME, OFFERED, scene.device.root / "offered" / OFFERED)
+
+    assert aliases.listed()[0]["serving"] == GOOD
     registry.close()
 
 
