@@ -27,6 +27,7 @@ _READS: frozenset[calls.Operation] = frozenset(
         sts.act,  # GetCallerIdentity: it only tells what the caller holds
     }
 )
+_OBJECTS: frozenset[calls.Operation] = frozenset({s3.get, s3.head})
 _OF_ITSELF: frozenset[calls.Operation] = frozenset(
     {core_devices.get, core_devices.effective_deployments, core_devices.installed_components}
 )
@@ -36,11 +37,15 @@ def require(session: role_aliases.Session, operation: calls.Operation, path: Map
     """Raises ApiError 403; `path` are the parts of the call's path: `thing` is a core device, `key` an object's.
 
     Objects below `things/<thing>/` of any bucket are the device's own, as with the policy variable
-    `${credentials-iot:ThingName}` in AWS: captures and logs go there.
+    `${credentials-iot:ThingName}` in AWS: captures and logs go there. What others brought there is not for it to read.
     """
+    key = path.get("key", "")
+    own = key.startswith(f"things/{session.thing}/")
+    if operation in _OBJECTS and key.startswith("things/") and not own:
+        raise errors.denied(f"{session.thing} may not do this: {key[:100]} is of another device")
     if operation in _READS or (operation in _OF_ITSELF and path.get("thing", "") == session.thing):
         return
-    if operation is s3.put and path.get("key", "").startswith(f"things/{session.thing}/"):
+    if operation is s3.put and own:
         return
     why = (
         "temporary credentials of devices may only read objects, components and the device's own state, "

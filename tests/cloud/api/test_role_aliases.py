@@ -128,6 +128,22 @@ def test_credentials_when_objects_are_the_devices_own_then_put_and_nothing_else(
             call()
 
 
+def test_credentials_when_objects_are_another_devices_then_not_read(service: running_service.Service) -> None:
+    _alias(service)
+    own = _as(service, "s3", _credentials(_allowed(service, "core1")))
+    s3 = service.client("s3")
+    s3.create_bucket(Bucket="data")
+    for key in ("things/core1/a", "things/core10/a", "models/a"):
+        s3.put_object(Bucket="data", Key=key, Body=b"{}")
+
+    for key in ("things/core1/a", "models/a"):
+        assert own.get_object(Bucket="data", Key=key)["Body"].read() == b"{}"
+    with pytest.raises(exceptions.ClientError, match="AccessDenied"):
+        own.get_object(Bucket="data", Key="things/core10/a")
+    with pytest.raises(exceptions.ClientError, match="403"):
+        own.head_object(Bucket="data", Key="things/core10/a")
+
+
 def test_credentials_when_expired_or_token_is_wrong_then_refused(service: running_service.Service) -> None:
     _alias(service)
     found = _credentials(_allowed(service, "core1"))
