@@ -23,6 +23,7 @@ import model_client
 import numpy as np
 
 LONGEST_S = 60.0  # a request waits in the queue
+_LONGEST_NUMBER_S = 1e9  # JSON has integers that no float holds
 _REMEMBERED = 16  # kinds of requests
 _REMEMBERED_HEADER_BYTES = 4096
 _ALIGNMENT = 64
@@ -176,7 +177,7 @@ def seconds(header: Mapping[str, Any], key: str, default: float) -> float:
     value = header.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise RequestError("INVALID_ARGUMENT", f"{key} must be a number of seconds")
-    return float(value)
+    return float(min(value, _LONGEST_NUMBER_S))
 
 
 def _room(given: Any, memory: Array | None) -> tuple[int, Array | None]:

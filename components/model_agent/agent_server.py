@@ -46,6 +46,7 @@ IDLE_S = 600.0  # a silent connection is closed; clients connect again
 FRAME_S = 10.0  # a frame that began must arrive, and an answer must be taken, within this
 LAST_REQUESTS_S = 2.0
 SOCKET_PATH_LIMIT_BYTES = 107
+_LINE_CHARACTERS = 2000
 
 
 class StartError(Exception):
@@ -173,7 +174,7 @@ class Server:
                 case "offer" | "release" | "withdraw" as verb:
                     self._callers.may(verb, header, talk.connection)
                     message = self._hand_over(verb, header)
-                    print(f"{verb}: {message}", flush=True)
+                    print(f"{verb}: {_line(message)}", flush=True)
                     reply = {"ok": True, "message": message}
                 case str(verb) if verb in self.operations:
                     self._callers.may(verb, header, talk.connection)
@@ -184,7 +185,8 @@ class Server:
         except (agent_predictions.RequestError, agent_identity.IdentityError, agent_changes.FrozenError) as error:
             refused = refusal(error.code, str(error))
         except agent_check.RefusedError as error:
-            print(f"refused {header.get('component')} {header.get('version')}: {error}", flush=True)
+            what = f"{header.get('component')} {header.get('version')}: {error}"
+            print(f"refused {_line(what)}", flush=True)
             refused = refusal(error.code, str(error))
         except agent_isolated.CrashedError as error:
             refused = refusal(error.code, str(error))
@@ -208,6 +210,11 @@ class Server:
                 return self._aliases.release(component, version)
             case _:
                 return self._aliases.withdraw(component, version)
+
+
+def _line(text: str) -> str:
+    """One line for the log, whatever a caller wrote into its request."""
+    return "".join(each if each.isprintable() else "?" for each in text[:_LINE_CHARACTERS])
 
 
 def listen(path: str) -> socket.socket:

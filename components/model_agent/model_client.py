@@ -288,6 +288,8 @@ def _described(each: Mapping[str, Any]) -> tuple[str, np.dtype[Any], tuple[int, 
     sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
     if not isinstance(name, str) or dtype not in DTYPES or not sizes or len(shape or ()) > 32:
         raise RejectedError(f"cannot read tensors: bad description {str(each)[:200]}")
+    if math.prod(size or 1 for size in shape or ()) >= 1 << 60:  # numpy has no such array, empty or not
+        raise RejectedError(f"cannot read tensors: {name[:100]} is too large")
     return name, _wire_type(dtype), tuple(shape or ())
 
 

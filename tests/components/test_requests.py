@@ -58,6 +58,15 @@ def test_predict_when_inputs_do_not_fit_then_rejected(
             b"12",
         ),
         ({"op": "predict", "alias": "power-curve", "tensors": []}, b"12"),
+        ({"op": "predict", "alias": "power-curve", "tensors": [], "deadline_s": 10**400}, b""),
+        (
+            {"op": "predict", "alias": "power-curve", "tensors": [{"name": "a", "dtype": "bool", "shape": [0, 2**62]}]},
+            b"",
+        ),
+        (
+            {"op": "predict", "alias": "power-curve", "tensors": [{"name": "a", "dtype": "int8", "shape": [0, 2**70]}]},
+            b"",
+        ),
         ({"op": "offer", "component": "a"}, b""),
         ({"op": "release", "component": "", "version": "1"}, b""),
     ],
@@ -125,6 +134,19 @@ def descriptors(process: Any) -> tuple[int, int]:
 def address_space(process: Any) -> tuple[int, int]:
     """No room for the stack of another thread."""
     return resource.RLIMIT_AS, int(psutil.Process(process.pid).memory_info().vms) + 2_000_000
+
+
+def test_refusal_when_the_request_has_lines_and_more_in_its_names_then_the_log_has_one_line(
+    unharmed: parts.Device,
+) -> None:
+    header = {"op": "offer", "component": "a\nrestored: \ud800", "version": "1" * 10_000, "artifacts": "/nowhere"}
+
+    reply = parts.ask(unharmed, header)
+
+    assert reply["code"] == "REFUSED"
+    log = unharmed.log("marram.ModelAgent")
+    assert "\nrefused a?restored: ? 1111" in log
+    assert max(map(len, log.splitlines())) < 2_100
 
 
 @pytest.mark.parametrize("scarce", [descriptors, address_space], ids=["descriptors", "threads"])
