@@ -183,7 +183,8 @@ def read(path: Path, limit_bytes: int) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             found = os.fstat(descriptor)
             plain, large = stat.S_ISREG(found.st_mode), found.st_size > limit_bytes
-            data = file.read(limit_bytes + 1) if plain and not large else b""
+            # No more than there is: so many bytes are taken at once, which a small device may not have.
+            data = file.read(min(found.st_size, limit_bytes) + 1) if plain and not large else b""
     except OSError as error:
         code = "NOT_A_PLAIN_FILE" if error.errno == errno.ELOOP else "NOT_READABLE"
         raise agent_check.RefusedError(f"cannot read {path}: {error.strerror}", code) from error

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import model_client
 import numpy as np
+import psutil
 import pytest
 
 from tests.components import parts
@@ -35,6 +37,16 @@ def test_offer_when_model_is_good_then_it_answers(running: parts.Device) -> None
     assert done.returncode == 0
     assert "power-curve now answers with com.example.turbine.PowerCurveModel 1.0.0" in done.stdout
     assert version_of(running) == "1.0.0"
+
+
+def test_offer_when_there_is_little_memory_then_a_small_model_takes_little(device: parts.Device) -> None:
+    process = device.start_agent()
+    taken = int(psutil.Process(process.pid).memory_info().vms)
+    resource.prlimit(process.pid, resource.RLIMIT_AS, (taken + 400_000_000, resource.RLIM_INFINITY))
+
+    done = device.offer("1.0.0")
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_offer_when_it_serves_already_then_accepted_at_once(running: parts.Device) -> None:
