@@ -130,14 +130,13 @@ class Room:
         alias, old = package.alias, self.serving.get(package.alias)
         if old is None or old.model.gone:
             way = agent_budget.Way.SPILL  # nothing to exchange: others make room
-        decision = self._make_room(self._need(package), way)
-        if decision.action is agent_budget.Action.REPLACE and old is not None:
-            return self._replace(package, old)
-        new = None
+        decision, new = self._make_room(self._need(package), way), None
         try:
+            if decision.action is agent_budget.Action.REPLACE and old is not None:
+                return self._replace(package, old)
             new = self._loader.load(package)
             decision = self._make_room(self._need(package), way)  # by what was measured
-        except agent_check.RefusedError:
+        except BaseException:  # also of a system that has no more threads: nobody may wait for ever
             self._undo(alias, new)
             raise
         if decision.action is agent_budget.Action.REPLACE and old is not None:
@@ -190,9 +189,7 @@ class Room:
         old = self.serving.get(alias)
         if old is not None and old.model.gone and had_to_go and self._registry.aliases.get(alias) is not None:
             held = self._registry.aliases[alias].serving
-            with contextlib.suppress(
-                agent_check.RefusedError, agent_registry.StoreError
-            ):  # the next request tries again
+            with contextlib.suppress(Exception):  # the next request tries again
                 self.serving[alias] = self._loader.load(self._loader.fetch(alias, held))
         self._changed.notify_all()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,13 @@ import agent_aliases
 import agent_edge
 import agent_edge_messages
 import agent_engine
+import agent_frames
 import agent_oip
 import agent_oip_repository
 import agent_registry
 import model_client
 import numpy as np
+import psutil
 import pytest
 
 from tests.components import models, parts
@@ -207,6 +211,33 @@ def test_replace_when_the_new_one_is_bad_then_the_old_is_back_and_no_request_fai
     assert "golden sample 1 of 1: y is 5, expected 6" in reply["message"]
     assert "(1.0.0 was back after " in reply["message"]
     assert load.end() == {whole(1)}
+
+
+def test_replace_when_the_system_has_no_thread_for_it_then_the_old_is_back_and_nobody_waits_for_ever(
+    device: parts.Device, client: model_client.Client
+) -> None:
+    process = device.start_agent()
+    for number in (2, 1):  # it learns what they take
+        accept(device, "small", number, models.weighty(device.root / f"small-{number}", "small", number, 1.5))
+    process.kill()
+    process.wait(parts.WAIT_S)
+    costs = json.loads((device.work("marram.ModelAgent") / "registry/registry.json").read_text())["costs"]
+    one_fits = max(each["memory_bytes"] for each in costs.values()) * 5 // 4
+    process = device.start_agent("--memory-bytes", str(one_fits))
+    before = resource.prlimit(process.pid, resource.RLIMIT_AS)
+    header = {"op": "offer", "component": "com.example.small", "version": "2.0.0", "settings": {"swap": "replace"}}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.connect(str(device.socket))
+        agent_frames.send(one, {"op": "list"})
+        assert agent_frames.receive(one)[0]["ok"] is True  # it has its thread
+        few = int(psutil.Process(process.pid).memory_info().vms) + 6_500_000  # less than the stack of another
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (few, before[1]))
+        agent_frames.send(one, {**header, "artifacts": str(device.root / "small-2")})
+        reply = agent_frames.receive(one)[0]
+    resource.prlimit(process.pid, resource.RLIMIT_AS, before)
+
+    assert (reply["ok"], "thread" in reply["message"]) == (False, True), reply
+    assert client.predict("small", INPUTS, deadline_s=10.0).version == "1.0.0"
 
 
 def test_replace_when_both_loads_take_longer_than_the_gap_then_refused_before_anything_is_unloaded(
