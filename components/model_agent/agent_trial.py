@@ -139,6 +139,8 @@ class Trial:
                 share = self.terms.cpu_share / self._threads
                 resting_until = time.monotonic() + spent_s * (1.0 - share) / share
                 del sample  # or its arrays would wait for the next one
+            if self._stopping.is_set():
+                return  # whatever took so long: the trial may be another agent's by now
             looked, end = agent_trial_rules.decide(self.terms, self.counts())
             with self._lock:
                 self._counts = looked

@@ -6,8 +6,9 @@ import base64
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import agent_aliases
@@ -15,6 +16,8 @@ import agent_engine
 import agent_gate
 import agent_registry
 import agent_settings
+import agent_trial
+import agent_trial_rules
 import agent_trials
 import numpy as np
 import pytest
@@ -349,6 +352,39 @@ def test_trial_when_time_is_over_without_samples_then_as_declared(
 
     assert (fields["outcome"], fields["code"], fields["samples"]) == (outcome, code, 0)
     assert inside.serving() == serving
+
+
+class Meanwhile:
+    """A candidate that agrees, and does something before it says so."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self.do = do
+        self.manifest = SimpleNamespace(session=SimpleNamespace(threads=1))
+
+    def predict(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        self.do()
+        return inputs
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_trial_when_it_is_stopped_while_the_candidate_computes_then_it_decides_nothing_any_more(stopped: bool) -> None:
+    terms = agent_trial_rules.read({**TERMS, "minimum": 0.01, "confidence": 0.5, "minimumSamples": 1})
+    assert terms is not None
+    ends: list[agent_trial_rules.End] = []
+    model = Meanwhile(lambda: trial.stop() if stopped else None)
+    candidate = SimpleNamespace(model=model, settings=agent_settings.DEFAULT)
+    trial = agent_trial.Trial("a", candidate, terms, agent_trial_rules.Counts(), lambda alias: None)
+    trial.ended = lambda _, end: ends.append(end)
+    answer = agent_engine.Answer({"y": np.zeros(1)}, "c", "1.0.0", 0.0, 1.0)
+    trial.start()
+
+    trial.observe(agent_engine.Observation("a", {"y": np.zeros(1)}, answer, SimpleNamespace(model=None)))
+
+    parts.until(lambda: trial.counts().agreed == 1, "the sample to count")
+    if not stopped:
+        parts.until(lambda: ends, "the end")
+    trial.stop()
+    assert len(ends) == (not stopped)
 
 
 def test_trial_when_another_version_is_offered_then_superseded_and_the_new_one_is_tried(inside: Inside) -> None:
