@@ -8,8 +8,11 @@ lowest version of each model that it still accepts; deleting it makes the device
 from __future__ import annotations
 
 import base64
+import contextlib
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from nucleus.host import files
 
 FILE = "trust.json"
 FLOORS = "security_floors.json"
+_LOCK = ".trust.lock"
 _LIMIT_BYTES = 1024 * 1024
 
 
@@ -28,25 +32,28 @@ def read(root: Path) -> signing.Trust:
 
 def add(root: Path, name: str, der: bytes) -> signing.Key:
     """Trusts a public key, also one that was revoked before. Raises NucleusError."""
-    settings = _read(root / FILE)
     key = signing.Key(signing.key_id(der), name, der)
-    settings.setdefault("keys", {})[key.id] = {"name": name, "publicKey": base64.b64encode(der).decode()}
-    settings["revoked"] = [one for one in settings.get("revoked", []) if one != key.id]
-    _write(root, settings)
+    with _alone(root):
+        settings = _read(root / FILE)
+        settings.setdefault("keys", {})[key.id] = {"name": name, "publicKey": base64.b64encode(der).decode()}
+        settings["revoked"] = [one for one in settings.get("revoked", []) if one != key.id]
+        _write(root, settings)
     return key
 
 
 def revoke(root: Path, id_: str) -> None:
     """Trusts a key no more; unknown ids may be revoked before they are ever seen. Raises NucleusError."""
-    settings = _read(root / FILE)
-    settings.get("keys", {}).pop(id_, None)
-    settings["revoked"] = sorted({*settings.get("revoked", []), id_})
-    _write(root, settings)
+    with _alone(root):
+        settings = _read(root / FILE)
+        settings.get("keys", {}).pop(id_, None)
+        settings["revoked"] = sorted({*settings.get("revoked", []), id_})
+        _write(root, settings)
 
 
 def set_class(root: Path, device_class: str) -> None:
     """What kind of device this is, for models that are made for some kinds only. Raises NucleusError."""
-    _write(root, _read(root / FILE) | {"deviceClass": device_class})
+    with _alone(root):
+        _write(root, _read(root / FILE) | {"deviceClass": device_class})
 
 
 def floors(root: Path) -> dict[str, str]:
@@ -56,10 +63,27 @@ def floors(root: Path) -> dict[str, str]:
 
 def raise_floors(root: Path, new: Mapping[str, str]) -> None:
     """Keeps the higher of each. Raises NucleusError."""
-    known = floors(root)
-    higher = known | {name: signing.higher(known.get(name, ""), floor) for name, floor in new.items()}
-    if higher != known:
-        files.write_durably(root / FLOORS, json.dumps(dict(sorted(higher.items()))).encode() + b"\n", 0o644)
+    with _alone(root):
+        known = floors(root)
+        higher = known | {name: signing.higher(known.get(name, ""), floor) for name, floor in new.items()}
+        if higher != known:
+            files.write_durably(root / FLOORS, json.dumps(dict(sorted(higher.items()))).encode() + b"\n", 0o644)
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Nobody else changes these files meanwhile: what one adds must not undo what another revoked or ruled out.
+
+    The lock is a file of its own that components cannot open: who can would keep everybody waiting.
+    """
+    path = root / _LOCK
+    with files.writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> dict[str, Any]:
