@@ -30,6 +30,7 @@ KEPT_S = 60.0
 KEPT_LIMIT = 256
 ASK_S = 5.0  # how long the nucleus may take
 OF_COMPONENTS = frozenset({"offer", "release", "withdraw"})  # their header names the component that they are for
+OF_ALIASES = frozenset({"release_hold"})  # for the owner of the alias that their header names, too
 OPEN = frozenset({"capture", "trial"})  # change nothing that is served: for whoever may open the socket
 OF_THE_AGENT = frozenset({"take_over"})  # only for another process of this component
 _LONGEST_TOKEN = 1024
@@ -133,7 +134,7 @@ class Callers:
             return str(header.get("component", ""))
         if verb in OF_THE_AGENT:
             return (self.component(self._own_token) or "") if self._own_token else ""
-        return self._owner(str(header.get("alias", "")))
+        return self._owner(str(header.get("alias", ""))) if verb in OF_ALIASES else ""
 
     def _same_user(self, verb: str, connection: socket.socket) -> None:
         uid = peer_user(connection)

@@ -149,6 +149,8 @@ OWNED = {"alias": "power-curve"}
         ("release_hold", OWNED | {"token": "token-other"}, "PERMISSION_DENIED"),
         ("release_hold", OWNED | {"token": 5}, "UNAUTHENTICATED"),
         ("capture", OWNED | {"token": "token-other"}, ""),
+        ("apply_bundle", OWNED | {"component": "other", "token": "token-model"}, "PERMISSION_DENIED"),
+        ("release_bundle", OWNED | {"component": "other", "token": "token-model"}, "PERMISSION_DENIED"),
         ("take_over", {"token": "token-agent"}, ""),
         ("take_over", {"token": "token-model"}, "PERMISSION_DENIED"),
         ("take_over", {}, "UNAUTHENTICATED"),
