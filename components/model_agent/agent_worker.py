@@ -27,6 +27,7 @@ import socket
 import struct
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ class Area:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        self._end = weakref.finalize(self, os.close, descriptor)  # also where the process could not be started
         self._map: mmap.mmap | None = None
         self._mapped = 0  # bytes
 
@@ -73,7 +75,7 @@ class Area:
 
     def close(self) -> None:
         """Ends it here, once; arrays that were read from it stay."""
-        os.close(self.descriptor)
+        self._end()
         self.descriptor, self._map, self._mapped = -1, None, 0
 
     def put(self, arrays: Mapping[str, Array]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -313,6 +314,26 @@ def test_model_when_closed_or_forgotten_then_no_process_no_descriptor_and_no_thr
     parts.until(lambda: not [each for each in threading.enumerate() if "_watch" in each.name], "the watchers to end")
 
 
+def test_offer_when_its_process_cannot_be_started_then_no_descriptor_is_left(
+    device: parts.Device, tmp_path: Path
+) -> None:
+    agent, folder = device.start_agent(), crashing.laborer(tmp_path / "labor", "labor")
+    before = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
+    few, code = len(list(_descriptors(agent.pid))) + 4, ""  # one for the request; then they end at each step of a start
+    codes = []
+
+    while code != "ok":
+        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (few, before[1]))
+        code = offer(device, "com.example.labor", folder).get("code", "ok")
+        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, before)
+        codes.append(code)
+        few += 1
+
+    assert "RESOURCE_EXHAUSTED" in codes
+    parts.ask(device, {"op": "withdraw", "component": "com.example.labor", "version": "1.0.0"})
+    assert not [link for link in _descriptors(agent.pid) if "memfd:marram" in link]
+
+
 def test_manifest_when_a_process_gets_it_then_all_that_decides_how_it_computes_is_there(tmp_path: Path) -> None:
     folder = crashing.laborer(tmp_path / "labor", "labor")
     described = json.loads((folder / "model.json").read_bytes())
@@ -327,8 +348,8 @@ def test_manifest_when_a_process_gets_it_then_all_that_decides_how_it_computes_i
     assert named == {field.name for field in dataclasses.fields(manifest)}  # a new one must be thought of here
 
 
-def _descriptors() -> Iterator[str]:
-    """What this process has open."""
-    for each in Path("/proc/self/fd").iterdir():
+def _descriptors(pid: int | str = "self") -> Iterator[str]:
+    """What this process, or another, has open."""
+    for each in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # that of the listing itself
             yield str(each.readlink())
