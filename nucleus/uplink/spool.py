@@ -50,6 +50,7 @@ class Spool:
         self._settings = mqtt_settings.Settings()
         self._wake = asyncio.Event()
         self._backlog = spool_backlog.Backlog(log, max_bytes, store, clock, self._wake.set)
+        self._turns = asyncio.Lock()  # who waited for the disk to be opened goes before who comes in that moment
         self._in_flight: set[tuple[int, int]] = set()
         self._rate = spool_entries.Rate(clock())
         self._pause: asyncio.TimerHandle | None = None  # until the rate allows the next one
@@ -83,13 +84,14 @@ class Spool:
         if size > most:
             why = f"its {size} bytes are more than mqtt.maxMessageSizeInBytes, {most}"
             raise errors.NucleusError("BAD_REQUEST", f"cannot publish to {message.topic}: {why}")
-        await self._backlog.ready.wait()
-        if not (self._backlog.uses_disk and message.qos):
-            self._backlog.push(self._admitted(message, COMPONENTS, size))
-            return
-        entry = self._admitted(message, COMPONENTS, spool_entries.stored_size(message))
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._backlog.store(entry, written)
+        async with self._turns:
+            await self._backlog.ready.wait()
+            if not (self._backlog.uses_disk and message.qos):
+                self._backlog.push(self._admitted(message, COMPONENTS, size))
+                return
+            entry = self._admitted(message, COMPONENTS, spool_entries.stored_size(message))
+            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._backlog.store(entry, written)
         await written
 
     def online(self, up: bool) -> None:

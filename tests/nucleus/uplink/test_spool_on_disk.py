@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -82,6 +83,36 @@ async def test_keep_when_it_returns_then_the_message_is_on_the_disk_in_its_order
     for number in range(5):
         await kept.keep(message(number))
         assert bench.on_disk() == NUMBERS[: number + 1]
+
+
+class _OpensLater(store.SpoolStore):
+    """Opens when `may_open` is set."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.may_open = threading.Event()
+
+    def open(self) -> tuple[store.Totals, str]:
+        self.may_open.wait(10)
+        return super().open()
+
+
+async def test_keep_when_one_comes_in_the_moment_the_disk_is_open_then_behind_those_that_waited(bench: Bench) -> None:
+    disk = _OpensLater(bench.folder / "spool")
+    kept = spool.Spool(bench.log, store=disk)
+    kept.configure(DISK)
+
+    async def late() -> None:
+        await kept._backlog.ready.wait()  # wakes before the first, which waits for the same since later
+        await kept.keep(message("late"))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(late())
+        group.create_task(kept.keep(message("first")))
+        await asyncio.sleep(0)
+        disk.may_open.set()
+
+    assert bench.on_disk() == ["t/first", "t/late"]
 
 
 async def test_keep_when_many_publish_at_once_then_they_share_transactions(bench: Bench) -> None:
