@@ -86,9 +86,8 @@ class Trials:
         """Begins trials of new candidates, ends those whose candidate is gone."""
         with self._lock:
             known = {row["alias"] for row in self._aliases.listed()} | set(self._records)
-            candidates = {alias: self._aliases.candidate(alias) for alias in known}
-        for alias, candidate in candidates.items():
-            self._follow(alias, candidate)
+        for alias in sorted(known):
+            self._follow(alias)
         with self._lock:
             lines, self._lines = self._lines, []
         return lines
@@ -122,8 +121,9 @@ class Trials:
 
     # ---- one trial ---------------------------------------------------------------------------------------------------
 
-    def _follow(self, alias: str, candidate: Any) -> None:
+    def _follow(self, alias: str) -> None:
         trial, record = self._running.get(alias), self._records.get(alias)
+        candidate = self._aliases.candidate(alias)  # after them: one whose trial ends just now is not tried again
         if trial is not None and trial.ending:
             return  # its own thread is at it
         if record is not None and record.outcome != agent_trial_records.RUNNING:

@@ -401,6 +401,36 @@ def test_trial_when_another_version_is_offered_then_superseded_and_the_new_one_i
     assert inside.serving() == "1.0.0"
 
 
+class Dropping(Recorder):
+    """Drops the candidate when it is told of the first trial."""
+
+    def __init__(self, aliases: agent_aliases.Aliases) -> None:
+        super().__init__()
+        self._aliases = aliases
+
+    def publish(self, alias: str, kind: str, fields: Mapping[str, Any], **more: bool) -> None:
+        super().publish(alias, kind, fields)
+        if len(self.told) == 1:
+            self._aliases.drop_candidate(doubling.ALIAS, "OTHERWISE", "it was decided")
+
+
+def test_candidate_when_it_is_gone_while_others_get_their_turn_then_no_trial_of_it_begins(inside: Inside) -> None:
+    inside.trials.tick()
+    inside.trials.close()
+    known = json.loads(inside.file.read_bytes())["trials"][0]
+    gone = [{**known, "alias": f"gone{number}"} for number in range(3)]  # in order of their names: before it
+    inside.file.write_text(json.dumps({"trials": gone}))
+    recorder = Dropping(inside.aliases)
+
+    trials = agent_trials.Trials(inside.aliases, recorder)
+    trials.tick()
+    trials.tick()
+    trials.close()
+
+    assert len(recorder.told) == len(gone)
+    assert trials.listed(doubling.ALIAS) == []
+
+
 def test_shadow_when_slower_than_declared_then_it_counts_against_it(inside: Inside) -> None:
     inside.trials.tick()
     terms = {**TERMS, "slowestMs": 1e-6, "minimumSamples": 10}
