@@ -54,5 +54,7 @@ def options(session: Session) -> Any:
     made.add_session_config_entry("session.intra_op.allow_spinning", "0")
     made.add_session_config_entry("session.inter_op.allow_spinning", "0")
     made.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[session.level])
+    # What agent_onnx.py looked through is what is read: a file can be both, and onnxruntime would take it for its own format.
+    made.add_session_config_entry("session.load_model_format", "ONNX")
     made.log_severity_level = 4  # what fails is told by the exception
     return made
