@@ -146,7 +146,6 @@ class FleetStatus:
     async def _send(
         self, trigger: str, kind: str, health: Mapping[str, Health], deployment: dict[str, Any] | None = None
     ) -> None:
-        self._not_before = time.monotonic() + self._spacing_s
         safe = safe_mode.why(self._store.tree)
         header: dict[str, Any] = {
             "ggcVersion": status.VERSION,
@@ -160,6 +159,9 @@ class FleetStatus:
             "messageType": kind,
             "trigger": trigger,
         }
+        self._not_before = (
+            time.monotonic() + self._spacing_s
+        )  # from its timestamp on: the number before it took a disk's time
         if safe:
             header["marram"] = {"mode": "SAFE_MODE", "reason": safe[: status.MAX_DETAIL]}
         if deployment is not None:
