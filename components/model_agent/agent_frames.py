@@ -29,6 +29,7 @@ PRELUDE = struct.Struct(">II")
 HEADER_LIMIT_BYTES = 64 * 1024
 BODY_LIMIT_BYTES = 16 * 1024 * 1024  # a batch of ten 640x640 RGB float images and room; bigger ones belong in a file
 _CHUNK_BYTES = 64 * 1024
+_STEP_BYTES = 2 * 1024 * 1024  # of a body at first
 _ONE_DESCRIPTOR = socket.CMSG_LEN(array.array("i").itemsize)  # of ancillary data: the kernel drops any further one
 _LONGEST_S = 1e6
 
@@ -92,10 +93,15 @@ class Reader:
         if len(rest) >= body_bytes:
             self._kept = rest[body_bytes:]
             return text, rest[:body_bytes]
-        body = bytearray(body_bytes)
+        # Memory for what has come, not for what is announced: one who only announces would take it from all others.
+        body = bytearray(min(body_bytes, _STEP_BYTES))
         body[: len(rest)] = rest
         view, done = memoryview(body), len(rest)
         while done < body_bytes:
+            if done == len(body):
+                view.release()
+                body.extend(bytes(min(body_bytes - done, done)))
+                view = memoryview(body)
             self._connection.settimeout(max(end - time.monotonic(), 0.001))
             count = self._connection.recv_into(view[done:])
             if count == 0:

@@ -7,6 +7,8 @@ import json
 import resource
 import socket
 import struct
+import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,26 @@ def descriptors(process: Any) -> tuple[int, int]:
 def address_space(process: Any) -> tuple[int, int]:
     """No room for the stack of another thread."""
     return resource.RLIMIT_AS, int(psutil.Process(process.pid).memory_info().vms) + 2_000_000
+
+
+def test_body_when_it_is_only_announced_then_no_memory_is_taken_for_it_and_one_that_comes_is_whole() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader = agent_frames.Reader(theirs)
+        agent_frames.bound(theirs, 20, 20)
+        ours.sendall(agent_frames.PRELUDE.pack(2, agent_frames.BODY_LIMIT_BYTES) + b"{}x")
+        tracemalloc.start()
+        with pytest.raises(TimeoutError):
+            reader.frame(0.05)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < agent_frames.BODY_LIMIT_BYTES // 4
+
+        body = bytes(range(251)) * (agent_frames.BODY_LIMIT_BYTES // 251)
+        sender = threading.Thread(target=agent_frames.send, args=(ours, {"op": "predict"}, body))
+        sender.start()
+        assert reader.frame(20) == (b'{"op":"predict"}', body)
+        sender.join()
 
 
 def test_refusal_when_the_request_has_lines_and_more_in_its_names_then_the_log_has_one_line(
