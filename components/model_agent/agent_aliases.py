@@ -163,13 +163,14 @@ class Aliases:
             return f"{component} {version} was withdrawn; {alias} answers no more"
 
     def expire(self) -> list[str]:
-        """Forgets aliases whose lease is over (0 seconds: never); returns a line for each."""
-        with self._changing:
-            before = time.monotonic() - self._lease_s
-            over = [alias for alias, at in self._released_at.items() if self._lease_s and at <= before]
-            lines = [f"{self._registry.aliases[alias].component} did not come back; {alias} is empty" for alias in over]
-            for alias in over:
-                self._change(alias, agent_table.LeaseOver())
+        """Forgets aliases whose lease is over (0 seconds: never); a line for each. Waits for others only if there is one."""
+        lines, before = list[str](), time.monotonic() - self._lease_s
+        if self._lease_s and any(at <= before for at in list(self._released_at.values())):
+            with self._changing:
+                over = [alias for alias, at in self._released_at.items() if at <= before]
+                lines = [f"{self._registry.aliases[one].component} did not come back; {one} is empty" for one in over]
+                for alias in over:
+                    self._change(alias, agent_table.LeaseOver())
         self._room.settle()
         return lines
 

@@ -105,16 +105,20 @@ class Room:
             self._leave(self.serving.pop(alias, None))
 
     def settle(self, wait_s: float = 0.0) -> None:
-        """Gives back the memory of models whose last requests are done."""
+        """Gives back the memory of models whose last requests are done; who will not wait may find that it is no time."""
         end = time.monotonic() + wait_s
         for each in list(self._leaving):
             each.model.wait(max(0.0, end - time.monotonic()))
-        with self._changed:
+        if not self._changed.acquire(blocking=wait_s > 0):
+            return  # a model is being loaded
+        try:
             left = [each for each in self._leaving if not each.model.gone]
             if len(left) < len(self._leaving) or self._litter > 0:
                 self._leaving = left
                 self._loader.free(collect=self._litter > 0)
                 self._litter = max(0, self._litter - 1)
+        finally:
+            self._changed.release()
 
     def _drop(self, alias: str, instead: agent_loader.Serving | None = None) -> None:
         self._leave(self.candidates.pop(alias, None), instead, self.serving.get(alias))

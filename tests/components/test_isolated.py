@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,10 +18,12 @@ from typing import Any
 
 import agent_check
 import agent_engine
+import agent_frames
 import agent_isolated
 import agent_worker
 import model_client
 import numpy as np
+import psutil
 import pytest
 
 from tests.components import crashing, parts
@@ -312,6 +315,25 @@ def test_model_when_closed_or_forgotten_then_no_process_no_descriptor_and_no_thr
     assert [gone(pid) for pid in pids] == [True] * 3
     assert not [link for link in _descriptors() if "memfd:marram-model" in link or "memfd:marram-inputs" in link]
     parts.until(lambda: not [each for each in threading.enumerate() if "_watch" in each.name], "the watchers to end")
+
+
+def test_agent_when_it_is_stopped_while_a_model_is_loaded_then_it_does_not_wait_for_that(
+    device: parts.Device, tmp_path: Path
+) -> None:
+    agent, folder = device.start_agent(), crashing.laborer(tmp_path / "labor", "labor")
+    header = {"op": "offer", "component": "com.example.labor", "version": "1.0.0", "artifacts": str(folder)}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        one.connect(str(device.socket))
+        agent_frames.send(one, {**header, "settings": ISOLATED})
+        model = parts.until(psutil.Process(agent.pid).children, "the model's process")[0]
+        model.suspend()
+        parts.until(lambda: model.status() == psutil.STATUS_STOPPED, "it to be stopped")
+        threading.Event().wait(1.2)  # a turn of every service begins meanwhile
+
+        agent.terminate()
+
+        assert agent.wait(parts.WAIT_S / 2) == 0
+    model.kill()
 
 
 def test_offer_when_its_process_cannot_be_started_then_no_descriptor_is_left(
