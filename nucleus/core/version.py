@@ -7,6 +7,7 @@ number at most 999,999 (recipe reference; spec/nucleus.md 1.2 and 1.7).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -112,6 +113,7 @@ class Range(Struct, frozen=True):
     alternatives: tuple[tuple[Comparator, ...], ...]
 
     @staticmethod
+    @functools.lru_cache(maxsize=4096)  # a device's recipes name some hundred ranges, again and again
     def parse(text: str) -> Range:
         """Reads an NPM range: `1.2.3 =1.2.3 ^1.0.0 ~1.2 1.x * >=1.0.0 <2.0.0`, `1.2 - 2.3`, `a || b`; empty means `*`.
 
@@ -133,8 +135,12 @@ class Range(Struct, frozen=True):
                 return None
 
     def names_prerelease(self) -> bool:
-        """Whether this range admits pre-releases to ranges it is joined with."""
-        return any(bound.version.prerelease for all_of in self.alternatives for bound in all_of)
+        """Whether this range admits pre-releases to ranges it is joined with; `<2.0.0-0`, which `^1.0.0` is made of, none."""
+        bounds = [bound for all_of in self.alternatives for bound in all_of]
+        return any(
+            bound.version.prerelease and (bound.operator, bound.version.prerelease) != ("<", _LOWEST)
+            for bound in bounds
+        )
 
     def __str__(self) -> str:
         return self.text
@@ -163,6 +169,7 @@ def _names(version: Version, comparators: tuple[Comparator, ...]) -> bool:
 
 # --- reading ranges; the desugaring is the table of the npm semver documentation -------------------------------------
 
+_LOWEST = ((0, 0, ""),)  # the pre-release `0`, below which none is
 _NUMBER = r"(?:[xX*]|0|[1-9][0-9]*)"
 _PARTIAL = rf"[v=]*({_NUMBER})(?:\.({_NUMBER})(?:\.({_NUMBER})(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?)?)?"
 _HYPHEN = re.compile(rf"\s*{_PARTIAL}\s+-\s+{_PARTIAL}\s*")
@@ -249,7 +256,7 @@ def _term(operator: str, partial: _Partial) -> tuple[Comparator, ...]:
 
 def _before(major: int, minor: int, patch: int) -> Version:
     """The lowest pre-release: everything below it is below the release and all its pre-releases."""
-    return Version(major, minor, patch, ((0, 0, ""),), f"{major}.{minor}.{patch}-0")
+    return Version(major, minor, patch, _LOWEST, f"{major}.{minor}.{patch}-0")
 
 
 def _release(version: Version) -> Version:

@@ -148,6 +148,23 @@ def test_step_when_greedy_choice_conflicts_then_no_backtracking() -> None:
     assert "Component D version constraints: C requires ^2.0.0, thinggroup/t requires =1.0.0" in outcome.detail
 
 
+@pytest.mark.parametrize("range_", ["^1.0.0", "~1.0", "1.x", ">=1.0.0 <2.0.0"])
+def test_step_when_requirers_join_one_after_the_other_then_no_new_question(range_: str) -> None:
+    """Each would be a round trip to the cloud: 500 components needing each other took 300 s."""
+    names = [f"c{number}" for number in range(60)]
+    known = {
+        name: candidate(name, "1.0.0", dict.fromkeys(names[at + 1 : at + 4], range_)) for at, name in enumerate(names)
+    }
+    state, answers, rounds = negotiate.begin({"thing/t": dict.fromkeys(names, "1.0.0")}), {}, 0
+
+    while isinstance(found := negotiate.step(state, answers), negotiate.Need):
+        answers |= {ask: known[ask.name] for ask in found.asks}
+        rounds += 1
+
+    assert versions(found) == dict.fromkeys(names, "1.0.0")
+    assert rounds == 1
+
+
 def test_step_when_two_groups_pin_different_versions_then_conflict_without_asking() -> None:
     roots = {"thinggroup/a": {"X": "1.0.0"}, "thinggroup/b": {"X": "1.1.0"}}
 
