@@ -24,7 +24,7 @@ class Request(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """One stream and one event; `failed` includes what nobody took, `gap_ms` is between two good answers."""
+    """One stream and one event; `failed` includes what nobody took, `gap_ms` is the longest time between two good answers."""
 
     answered: int
     failed: int
@@ -49,13 +49,11 @@ def row(requests: Sequence[Request], begin: float, end: float, rate: float) -> R
     inside = requests[bisect.bisect_left(requests, begin, key=_due) : bisect.bisect_left(requests, end, key=_due)]
     good = [one for one in inside if one.what == "ok"]
     missing = max(0, round((end - begin) * rate) - len(inside) - 1)  # one may fall on the edge
-    answers = sorted([begin, *(one.done for one in good)])
-    gaps = [later - earlier for earlier, later in itertools.pairwise(answers)] or [end - begin]
     return Row(
         answered=len(good),
         failed=missing + sum(one.what == "failed" for one in inside),
         wrong=sum(one.what == "wrong" for one in inside),
-        gap_ms=max(gaps) * 1000,
+        gap_ms=_longest_gap(requests, begin, end) * 1000,
         p999_ms=quantile([one.took_ms for one in inside if one.what != "failed"], 0.999),
         versions=tuple(sorted({one.version for one in inside if one.version})),
     )
@@ -65,6 +63,14 @@ def quantile(values: Sequence[float], part: float) -> float:
     """The value below which this part of them lies, the largest for few; 0 without any."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))] if ordered else 0.0
+
+
+def _longest_gap(requests: Sequence[Request], begin: float, end: float) -> float:
+    """Seconds between two good answers, whenever they were due; those that only end or begin in the window count whole."""
+    moments = sorted(one.done for one in requests if one.what == "ok")
+    first = max(0, bisect.bisect_left(moments, begin) - 1)
+    inside = moments[first : bisect.bisect_right(moments, end) + 1]
+    return max((later - earlier for earlier, later in itertools.pairwise(inside)), default=end - begin)
 
 
 def _due(one: Request) -> float:

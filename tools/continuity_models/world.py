@@ -141,9 +141,11 @@ class World:
     def kill_component(self, component: str) -> None:
         """SIGKILL to all its processes, and waits until it has others."""
         before = self.pids(component)
-        for process in _inside(self.nucleus.root / "work" / component):
+        for pid in before:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
+                main = psutil.Process(pid)
+                for process in (*main.children(recursive=True), main):
+                    process.send_signal(signal.SIGKILL)
         systems.wait_for(
             lambda: set(self.pids(component)) - set(before), f"{component} to be started again", WITHIN_S, 0.05
         )
