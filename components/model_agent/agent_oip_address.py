@@ -50,7 +50,7 @@ def free(address: str) -> None:
 
 
 def place(path: str, bind: Callable[[str], None]) -> int:
-    """Lets `bind` make a Unix socket that ends up at `path`, for this user only; returns its inode. Raises OSError."""
+    """Lets `bind` make a listening Unix socket that ends up at `path`, for this user only; returns its inode. Raises OSError."""
     target = Path(path)
     if target.exists() and not stat.S_ISSOCK(target.stat().st_mode):
         raise AddressError(f"{path} exists and is no socket")

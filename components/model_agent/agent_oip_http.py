@@ -89,7 +89,12 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         if not self.is_unix:
             super().server_bind()
             return
-        self._inode = agent_oip_address.place(str(self.server_address), self.socket.bind)
+
+        def bind(path: str) -> None:
+            self.socket.bind(path)
+            self.socket.listen(self.request_queue_size)  # before it is there for clients: they would be refused
+
+        self._inode = agent_oip_address.place(str(self.server_address), bind)
 
     @contextlib.contextmanager
     def hold(self, size_bytes: int) -> Iterator[None]:

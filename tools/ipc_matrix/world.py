@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import json
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -58,7 +59,7 @@ class Device:
         tokens = self.root / "cli_ipc_info"
         systems.wait_for(lambda: bool(list(tokens.glob("user-*"))), "the command line's token", 30)
         found = json.loads(next(tokens.glob("user-*")).read_text())
-        systems.wait_for(Path(found["domain_socket_path"]).exists, "the nucleus's socket", 30)
+        systems.wait_for(lambda: _listens(found["domain_socket_path"]), "the nucleus's socket", 30)
         self.cli = client.Client(found["domain_socket_path"], found["cli_auth_token"], timeout_s=30)
         self.values["cli_token"] = found["cli_auth_token"]
 
@@ -199,3 +200,9 @@ def recipe(
 
 def _write(folder: Path, name: str, lifecycle: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     (folder / f"{name}.json").write_text(json.dumps(recipe(name, lifecycle, defaults)))
+
+
+def _listens(path: str) -> bool:
+    """A socket's file is there a moment before somebody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+        return one.connect_ex(path) == 0
