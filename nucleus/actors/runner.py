@@ -11,10 +11,22 @@ import time
 from collections.abc import Coroutine, Iterable
 from typing import Any, assert_never
 
+from msgspec import Struct
+
 from nucleus.actors import carer, confiner, probe_script, running, starter
 from nucleus.core import component, lifecycle, run_as, scripts
 from nucleus.core.lifecycle import Event, Kind, Phase, State
 from nucleus.host import confine, logs, process
+
+
+class _Means(Struct, frozen=True):
+    """What a runner runs scripts with, all there or nothing."""
+
+    tools: starter.Tools
+    starter: starter.Starter
+    confiner: confiner.Confiner
+    carer: carer.Carer
+    output: logs.Output
 
 
 class Runner:
@@ -34,49 +46,49 @@ class Runner:
         self.removing = False
         self.told_to_end = False
         self.used = record
-        self._tools: starter.Tools | None = None
-        self._starter: starter.Starter | None = None
-        self._confiner: confiner.Confiner | None = None
-        self._carer: carer.Carer | None = None
-        self._output: logs.Output | None = None
+        self._means: _Means | None = None
         self._tasks: dict[Phase, asyncio.Task[None]] = {}
         self._running: dict[Phase, running.Script] = {}
         self.spawned = False
 
     def open(self, tools: starter.Tools, host: Runner | None = None) -> None:
         """Gives it the means to run scripts; until then commands must not be performed. A lodger writes the log of its `host`."""
-        self._tools = tools
-        self._starter = starter.Starter(tools, self.token, self.process_name)
-        names = (self.record.name, self.process_name)
-        self._confiner = confiner.Confiner(*names, tools.groups, tools.processes, tools.group, tools.log)
-        self._carer = carer.Carer(self, self.record.name, tools, self._probe, self.is_paused)
-        self._carer.take(self.record)
-        path = tools.places.logs / f"{self.record.name}.log"
-        self._output = host._output if host is not None else logs.output(path, self.record.name, tools.log.style)
+        name, log = self.record.name, tools.places.logs / f"{self.record.name}.log"
+        self._means = _Means(
+            tools,
+            starter.Starter(tools, self.token, self.process_name),
+            confiner.Confiner(name, self.process_name, tools.groups, tools.processes, tools.group, tools.log),
+            carer.Carer(self, name, tools, self._probe, self.is_paused),
+            host._with.output if host is not None else logs.output(log, name, tools.log.style),
+        )
+        self._means.carer.take(self.record)
+
+    @property
+    def _with(self) -> _Means:
+        if self._means is None:
+            raise RuntimeError(f"cannot run scripts of {self.record.name}: its runner was not opened")
+        return self._means
 
     def lodge(self, process_name: str) -> Runner:
         """A lodger for the newest record, identified as this one is."""
         made = Runner(self.record, self.token, process_name)
         made.lodger = True
-        assert self._tools is not None
-        made.open(self._tools, self)
+        made.open(self._with.tools, self)
         return made
 
     def close(self) -> None:
         self.cancel()
         if self.lodger:
             return
-        if self._confiner is not None:
-            self._confiner.close()
-        if self._output is not None:
-            self._output.close()
+        if self._means is not None:
+            self._means.confiner.close()
+            self._means.output.close()
 
     def cancel(self) -> None:
         """Forgets every script; what they started runs on until it is ended."""
-        if self._carer is not None:
-            self._carer.cancel()
-        if self._confiner is not None:
-            self._confiner.let_go()
+        if self._means is not None:
+            self._means.carer.cancel()
+            self._means.confiner.let_go()
         for task in self._tasks.values():
             task.cancel()
         self._tasks.clear()
@@ -86,8 +98,8 @@ class Runner:
         for command in commands:
             match command:
                 case lifecycle.RunScript(phase):
-                    if phase in (Phase.SHUTDOWN, Phase.RECOVER) and self._confiner is not None:
-                        self._confiner.let_go()
+                    if phase in (Phase.SHUTDOWN, Phase.RECOVER) and self._means is not None:
+                        self._means.confiner.let_go()
                     self._begin(phase, self._script(phase))
                 case lifecycle.KillProcesses():
                     self.cancel()
@@ -99,39 +111,38 @@ class Runner:
                         self._running[Phase.STARTUP].drop_deadline()
                 case _:
                     assert_never(command)
-        if self._carer is not None:
-            self._carer.follow(self.life.state)
+        if self._means is not None:
+            self._means.carer.follow(self.life.state)
 
     def life_by_policy(self) -> lifecycle.Life:
         """The life with the newest record's rules for errors."""
-        assert self._carer is not None
-        self._carer.take(self.record)
-        policy = self._carer.wish.restart
+        self._with.carer.take(self.record)
+        policy = self._with.carer.wish.restart
         reset_s = policy.reset_s if policy.reset_s is not None else scripts.error_reset_s(self.record)
         return lifecycle.with_error_rules(self.life, reset_s, policy.max_failures)
 
     def beat(self) -> bool:
         """The component reported RUNNING; True if that was only its heartbeat."""
-        return self._carer is not None and self._carer.beat(self.life.state)
+        return self._means is not None and self._means.carer.beat(self.life.state)
 
     def is_paused(self) -> bool:
-        return self._confiner is not None and self._confiner.paused
+        return self._means is not None and self._means.confiner.paused
 
     def limit(self) -> None:
         """Applies the newest record's limits, also to what runs."""
-        if self._confiner is not None and self._tools is not None:
-            self._confiner.limit(run_as.limits(self.record.run_with, self._tools.defaults()))
+        if self._means is not None:
+            self._means.confiner.limit(run_as.limits(self.record.run_with, self._means.tools.defaults()))
 
     async def pause(self) -> None:
         """Raises confine.Unavailable, also when it is not RUNNING."""
-        if self.life.state is not State.RUNNING or self._confiner is None:
+        if self.life.state is not State.RUNNING or self._means is None:
             raise confine.Unavailable(f"it is {self.life.state.name}, and only a RUNNING component can be paused")
-        await self._confiner.pause()
+        await self._means.confiner.pause()
 
     def resume(self) -> None:
         """Raises confine.Unavailable."""
-        if self._confiner is not None:
-            self._confiner.resume()
+        if self._means is not None:
+            self._means.confiner.resume()
 
     def health(self, waiting_for: str) -> lifecycle.Health:
         life, name = self.life, self.record.name
@@ -145,7 +156,7 @@ class Runner:
             since_at=self.since_at,
             generation=life.generation,
             failures=life.failures,
-            pids=self._tools.processes.pids(self.process_name) if self._tools is not None else (),
+            pids=self._means.tools.processes.pids(self.process_name) if self._means is not None else (),
             waiting_for=waiting_for,
         )
 
@@ -156,8 +167,8 @@ class Runner:
             return ""
         if phase is Phase.KILL:
             return "the end of its processes"
-        if self._carer is not None and self._carer.waiting_for():
-            return self._carer.waiting_for()
+        if self._means is not None and (told := self._means.carer.waiting_for()):
+            return told
         script = self._running.get(phase)
         return script.progress() if script is not None else f"{phase.value.capitalize()} script"
 
@@ -173,39 +184,35 @@ class Runner:
 
     def settle(self, *, paused: bool) -> None:
         """After the last `carry_on`."""
-        assert self._carer is not None and self._confiner is not None  # noqa: PT018
-        self._confiner.paused = paused
-        self._carer.follow(self.life.state)
+        self._with.confiner.paused = paused
+        self._with.carer.follow(self.life.state)
 
     def _begin(self, phase: Phase, work: Coroutine[Any, Any, None]) -> None:
-        assert self._tools is not None
-        self._tasks[phase] = self._tools.group.create_task(work, name=f"{self.record.name} {phase.value}")
+        self._tasks[phase] = self._with.tools.group.create_task(work, name=f"{self.record.name} {phase.value}")
 
     async def _kill(self) -> None:
-        assert self._tools is not None
         if self.spawned:
-            left = await self._tools.processes.end(self.process_name)
+            left = await self._with.tools.processes.end(self.process_name)
             if left:
-                self._tools.log.error("component.processes_left", component=self.record.name, processes=left)
+                self._with.tools.log.error("component.processes_left", component=self.record.name, processes=left)
             self.spawned = left > 0
-        await self._tools.post(self, Event(Kind.KILLED))
+        await self._with.tools.post(self, Event(Kind.KILLED))
 
     async def _script(self, phase: Phase, resumed: running.Script | None = None) -> None:
         """Runs a phase's script to its end, or one that was handed over, and tells how it ended."""
-        assert self._tools is not None and self._starter is not None and self._carer is not None  # noqa: PT018
         done, nothing, failed = lifecycle.OUTCOMES[phase]
         if phase in (Phase.INSTALL, Phase.STARTUP) and resumed is None:
-            await self._carer.back_off(self.life)
+            await self._with.carer.back_off(self.life)
             if self.life.doing is not phase:
                 return  # something else was asked for meanwhile
         if phase is Phase.INSTALL and resumed is None:
-            await asyncio.to_thread(self._tools.before_install, self.used)
+            await asyncio.to_thread(self._with.tools.before_install, self.used)
         try:
             script = scripts.read(self.used, phase)
             if resumed is not None:
                 await self._to_its_end(resumed)
                 event = Event(done)
-            elif script is None or self._starter.skips(self.used, script):
+            elif script is None or self._with.starter.skips(self.used, script):
                 event = Event(nothing)
             else:
                 await self._to_its_end(await self._begun(phase, script))
@@ -216,36 +223,36 @@ class Runner:
             event = Event(failed, scripts.status_code(phase, failure.what), failure.reason)
         self._running.pop(phase, None)
         if event.reason:
-            self._tools.log.warning(
+            self._with.tools.log.warning(
                 "component.script_failed", component=self.used.name, version=self.used.version, why=event.reason
             )
-        await self._tools.post(self, event)
+        await self._with.tools.post(self, event)
 
     async def _begun(self, phase: Phase, script: scripts.Script) -> running.Script:
-        assert self._tools is not None
         last: dict[str, str] = {}
         child = await self._start(phase, script, last)
-        self._tools.log.info("component.script_started", component=self.used.name, script=phase.value, pid=child.pid)
+        self._with.tools.log.info(
+            "component.script_started", component=self.used.name, script=phase.value, pid=child.pid
+        )
         return running.Script(phase, child, last, script.timeout_s)
 
     async def _to_its_end(self, one: running.Script) -> None:
         """Returns after exit code 0. Raises starter.Failure otherwise."""
-        assert self._tools is not None and self._carer is not None  # noqa: PT018
         phase, child = one.phase, one.child
         self._running[phase] = one
         if phase is Phase.RUN and self.life.doing is phase:
-            await self._carer.spawned()
+            await self._with.carer.spawned()
         try:
-            self._tools.noticed()
+            self._with.tools.noticed()
             code = await one.wait()
         except TimeoutError:
             if phase not in (Phase.SHUTDOWN, Phase.UNINSTALL):  # there everything is ended next
-                await self._tools.processes.end_one(child)
+                await self._with.tools.processes.end_one(child)
             why = f"{phase.value.capitalize()} script did not end within {one.timeout_s:g} s{running.told(one.last)}"
             raise starter.Failure("TIMEOUT", why) from None
         finally:
-            early = phase is Phase.RUN and self._carer.stop_readiness()
-        self._tools.log.info(
+            early = phase is Phase.RUN and self._with.carer.stop_readiness()
+        self._with.tools.log.info(
             "component.script_ended", component=self.used.name, script=phase.value, pid=child.pid, code=code
         )
         if code != 0:
@@ -253,16 +260,15 @@ class Runner:
                 "ERROR", f"{phase.value.capitalize()} script {running.ended(code)}{running.told(one.last)}"
             )
         if early:
-            await self._tools.post(self, Event(Kind.RUN_SPAWNED))
+            await self._with.tools.post(self, Event(Kind.RUN_SPAWNED))
         if phase is Phase.STARTUP:
-            await self._carer.started_up(self.life.state)
+            await self._with.carer.started_up(self.life.state)
 
     async def _start(self, phase: Phase, script: scripts.Script, last: dict[str, str]) -> process.Process:
-        assert self._starter is not None
         self.spawned = True
-        child = await self._starter.start(self.used, phase, script, self.sink(phase, last))
-        if phase in (Phase.STARTUP, Phase.RUN) and self._confiner is not None:
-            self._confiner.enter(child.pid)
+        child = await self._with.starter.start(self.used, phase, script, self.sink(phase, last))
+        if phase in (Phase.STARTUP, Phase.RUN):
+            self._with.confiner.enter(child.pid)
         return child
 
     def sink(self, phase: Phase, last: dict[str, str]) -> process.Sink:
@@ -270,19 +276,17 @@ class Runner:
 
         def take(stream: str, lines: list[str]) -> None:
             last[stream] = next((line for line in reversed(lines) if line.strip()), last.get(stream, ""))
-            if self._output is not None:
-                self._output.write(stream, lines, phase=phase.value, state=self.life.state.name)
+            if self._means is not None:
+                self._means.output.write(stream, lines, phase=phase.value, state=self.life.state.name)
 
         return take
 
     async def _probe(self, text: str, timeout_s: float) -> str:
         """Runs a script of the health check like one of the component's own; "" if it ended well, else why not."""
-        assert self._tools is not None
-        return await probe_script.run(self._start, self._tools.processes, self.used, text, timeout_s)
+        return await probe_script.run(self._start, self._with.tools.processes, self.used, text, timeout_s)
 
     def _take_record(self) -> None:
         self.used = self.record
-        if self._carer is not None:
-            self._carer.take(self.used)
-        if self._starter is not None:
-            self._starter.begin()
+        if self._means is not None:
+            self._means.carer.take(self.used)
+            self._means.starter.begin()
