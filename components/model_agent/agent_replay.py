@@ -30,6 +30,12 @@ _FOLDERS = 5  # <model>/YYYY/MM/DD/HH
 _CONTENT = re.compile(r"Tensor\[(\w+); ?([\d, ]*)\]")
 
 
+_NOT_BOTH = (
+    "captured requests cannot be replayed: the serving model is not in memory beside the new one; give both room "
+    "(memoryBytes), ask for swap: spill, or offer it without replay"
+)
+
+
 @dataclass(frozen=True)
 class Terms:
     """`records` newest captures, of which the share `minimum` must agree by `measure`."""
@@ -66,7 +72,8 @@ def read(given: Mapping[str, Any]) -> Terms | None:
 def run(terms: Terms, roots: Sequence[Path], alias: str, new: Any, serving: Any, until: float) -> Outcome | None:
     """Compares up to `terms.records` captures before `until` (time.monotonic()); None if the time was too short for them.
 
-    `new` and `serving` have `manifest` and `predict`. Captures that the serving model cannot answer are skipped.
+    `new` and `serving` have `manifest` and `predict`. Captures that the serving model cannot answer are skipped. Raises
+    agent_check.RefusedError if there are captures and the serving model is not in memory beside the new one.
     """
     agreed, skipped, first, compared = 0, 0, "", 0
     for inputs in newest(roots, alias, serving.manifest.inputs):
@@ -78,7 +85,9 @@ def run(terms: Terms, roots: Sequence[Path], alias: str, new: Any, serving: Any,
             want = serving.predict(inputs) if inputs else {}
         except (agent_check.InputError, agent_engine.NotReadyError):
             want = {}
-        except agent_guard.GoneError:
+        except agent_guard.GoneError as error:
+            if not compared:
+                raise agent_check.RefusedError(_NOT_BOTH, "REPLAY_IMPOSSIBLE") from error
             break  # it had to leave the memory for the new one
         if not want:
             skipped += 1

@@ -7,6 +7,8 @@ import dataclasses
 import hashlib
 import json
 import threading
+import time
+import types
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import agent_certificate
 import agent_check
 import agent_entry
 import agent_gate
+import agent_guard
 import agent_loader
 import agent_registry
 import agent_replay
@@ -353,6 +356,23 @@ def test_replay_when_nothing_was_captured_then_it_is_no_hindrance(scene: doublin
 
     assert done.returncode == 0, done.stderr
     assert "0 of 0 captured requests agree" in done.stdout
+
+
+def test_replay_when_the_serving_model_is_not_in_memory_then_refused_for_now_and_told_what_to_do(
+    tmp_path: Path,
+) -> None:
+    """It would compare nothing and let everything pass."""
+    stored(tmp_path, [np.ones((2, 2), np.float32)], 3072)
+    gone = agent_guard.Guard.parked(types.SimpleNamespace(name="m", inputs=DECLARED))
+    terms = agent_replay.read(REPLAY)
+    assert terms is not None
+
+    with pytest.raises(agent_check.RefusedError, match="swap: spill") as refused:
+        agent_replay.run(terms, [tmp_path], "m", None, gone, time.monotonic() + 10)
+
+    assert refused.value.code == "REPLAY_IMPOSSIBLE"
+    assert refused.value.code in agent_verdicts.NOT_FINAL
+    assert agent_replay.run(terms, [tmp_path / "empty"], "m", None, gone, time.monotonic() + 10) is not None
 
 
 DECLARED = (agent_check.Tensor("x", "float32", (-1, 2)),)
