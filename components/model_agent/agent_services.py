@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import agent_aliases
@@ -38,6 +38,7 @@ class Services:
 
     each: tuple[Service, ...]
     operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]]
+    told: dict[int, str] = field(default_factory=dict)  # why each (by its place) failed last
 
 
 class Reports:
@@ -94,13 +95,17 @@ def _release_hold(aliases: agent_aliases.Aliases, header: Mapping[str, Any]) -> 
 
 
 def tick(services: Services) -> None:
-    """One turn of each."""
-    for service in services.each:
+    """One turn of each. What goes wrong in one is told when it begins and when its reason changes; nobody else is harmed."""
+    for place, service in enumerate(services.each):
         try:
             for line in service.tick():
                 print(line, flush=True)
-        except OSError as error:
-            print(f"{type(service).__name__} could not do its part for now: {error}", file=sys.stderr, flush=True)
+            services.told.pop(place, None)
+        except Exception as error:  # the requests of all models must not end with a fault in what watches over them
+            why = f"{type(service).__name__} cannot do its part: {error!r}; it is tried again every second"
+            if services.told.get(place) != why:
+                services.told[place] = why
+                print(why, file=sys.stderr, flush=True)
 
 
 def close(services: Services) -> None:
