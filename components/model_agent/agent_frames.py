@@ -5,7 +5,8 @@ the body (raw bytes, mostly tensors). Every request is one frame and is answered
 connection. Lengths are checked against the bounds below before anything is read or kept.
 
 A reply's header says `"ok": true`, or `"ok": false` with `message` and `code`: NOT_READY, INVALID_ARGUMENT, BUSY, INTERNAL,
-UNAUTHENTICATED, PERMISSION_DENIED, MODEL_CRASHED, or why a model was refused. The operations and their headers are described
+UNAUTHENTICATED, PERMISSION_DENIED, MODEL_CRASHED, or why a model was refused. A header too large for its bound (a list of many
+models) is the body behind the header `{"ok": true, "continued": true}`. The operations and their headers are described
 in agent_server.py. With one operation, `share`, a descriptor travels beside the bytes (SCM_RIGHTS).
 
 `send` and `receive` are for a socket in any state. `Reader` and `write` are for one that blocks and was given to `bound`:
@@ -168,6 +169,14 @@ def encode(header: dict[str, Any], body_bytes: int = 0) -> bytes:
     return PRELUDE.pack(len(text), body_bytes) + text
 
 
+def reply(header: dict[str, Any]) -> tuple[bytes, bytes]:
+    """A reply's frame up to its body, and the body. A header above the bounds is the body behind `{"continued": true}`."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    if len(text) <= HEADER_LIMIT_BYTES:
+        return PRELUDE.pack(len(text), 0) + text, b""
+    return encode({"ok": header.get("ok"), "continued": True}, len(text)), text
+
+
 def decode(text: bytes) -> dict[str, Any]:
     """The header in `text`; raises FrameError."""
     try:
@@ -206,8 +215,8 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], bytes]:
     prelude = first + _exactly(connection, PRELUDE.size - len(first))
     header_bytes, body_bytes = PRELUDE.unpack(prelude)
     _check(header_bytes, body_bytes)
-    text = _exactly(connection, header_bytes)
-    return decode(text), _exactly(connection, body_bytes)
+    header, body = decode(_exactly(connection, header_bytes)), _exactly(connection, body_bytes)
+    return (decode(body), b"") if header.get("continued") is True else (header, body)
 
 
 def _check(header_bytes: int, body_bytes: int) -> None:

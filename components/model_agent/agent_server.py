@@ -181,7 +181,7 @@ class Server:
                     reply = self.operations[verb](header)
                 case other:
                     raise agent_predictions.RequestError("INVALID_ARGUMENT", f"unknown operation {str(other)[:50]!r}")
-            return agent_frames.encode(reply), b""
+            return agent_frames.reply(reply)
         except (agent_predictions.RequestError, agent_identity.IdentityError, agent_changes.FrozenError) as error:
             refused = refusal(error.code, str(error))
         except agent_check.RefusedError as error:

@@ -141,6 +141,8 @@ def _exchange(path: Path, header: dict[str, Any]) -> dict[str, Any]:
         if length + rest > _ANSWER_LIMIT_BYTES:
             raise ValueError(f"it answered with {length + rest} bytes")
         answer = json.loads(_exactly(connection, length))
+        if isinstance(answer, dict) and answer.get("continued") is True:  # too large for a header
+            answer = json.loads(_exactly(connection, rest))
     if not isinstance(answer, dict):
         raise ValueError("it answered with no JSON object")
     return answer

@@ -14,7 +14,7 @@ import pytest
 
 from nucleus.cli import exits
 from tests.cli import marram
-from tests.components import parts
+from tests.components import models, parts
 
 ALIAS = "power-curve"
 
@@ -64,6 +64,20 @@ def test_models_when_one_is_held_then_listed_so_and_released_by_name(device: par
     assert (released.code, "1.1.0" in released.out) == (exits.OK, True)
     (after,) = parts.serving(device)
     assert (after["serving"], after["held_by"], after["state"]) == ("1.1.0", "", "serving")
+
+
+def test_models_when_there_are_more_than_fit_a_header_then_all_are_listed(device: parts.Device) -> None:
+    device.start_agent()
+    for number in range(100):
+        alias = f"{'a' * 200}{number}"
+        folder = models.identity(device.root / f"model-{number}", alias, {"x": "float32"})
+        header = {"op": "offer", "component": "c" * 120 + str(number), "version": "1.0.0", "artifacts": str(folder)}
+        assert parts.ask(device, header)["ok"] is True
+
+    listed = marram.run("model", "list", "--root", device.root, "-o", "json").json["items"]
+
+    assert len(listed) == len(parts.serving(device)) == 100
+    assert len(json.dumps(parts.serving(device))) > parts.agent_frames.HEADER_LIMIT_BYTES
 
 
 def test_trial_when_a_version_is_tried_then_shown_with_its_figures(device: parts.Device) -> None:
