@@ -68,7 +68,7 @@ def test_models_when_one_is_held_then_listed_so_and_released_by_name(device: par
 
 def test_models_when_there_are_more_than_fit_a_header_then_all_are_listed(device: parts.Device) -> None:
     device.start_agent()
-    for number in range(100):
+    for number in range(120):
         alias = f"{'a' * 200}{number}"
         folder = models.identity(device.root / f"model-{number}", alias, {"x": "float32"})
         header = {"op": "offer", "component": "c" * 120 + str(number), "version": "1.0.0", "artifacts": str(folder)}
@@ -76,7 +76,7 @@ def test_models_when_there_are_more_than_fit_a_header_then_all_are_listed(device
 
     listed = marram.run("model", "list", "--root", device.root, "-o", "json").json["items"]
 
-    assert len(listed) == len(parts.serving(device)) == 100
+    assert len(listed) == len(parts.serving(device)) == 120
     assert len(json.dumps(parts.serving(device))) > parts.agent_frames.HEADER_LIMIT_BYTES
 
 
