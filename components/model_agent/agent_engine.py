@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import agent_batches
 import agent_check
 import agent_guard
 import numpy as np
@@ -61,10 +62,18 @@ class Figures:
     count: int = 0
     errors: int = 0
     refused: int = 0  # by a full queue or a deadline
+    joined: int = 0  # answered in a run that another request led (agent_batches.py)
     computed_s: float = 0.0
     queued_s: float = 0.0
     last_at: float = 0.0  # epoch seconds
     latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
+
+    def add(self, took_s: float, queued_s: float) -> None:
+        """One request: all its time, and what of it was waiting."""
+        self.count += 1
+        self.queued_s += queued_s
+        self.last_at = time.time()
+        self.latency[bisect.bisect_left(LATENCY_BOUNDS_MS, took_s * 1000)] += 1
 
     def quantile_ms(self, part: float) -> float:
         """The bound below which this part of the answers took; the last bound for what was beyond it."""
@@ -95,6 +104,7 @@ class Engine:
         # What fairness goes by; an alias that was idle starts level with the others.
         self._used_s: dict[str, float] = {}
         self._figures: dict[str, Figures] = {}
+        self._batches = agent_batches.Batches(self._run, BusyError)
         # Each is called on the caller's thread after every answer, outside of any lock; it must take microseconds and not raise.
         self.observers: list[Callable[[Observation], None]] = []
         # Picks who answers one request, given what serves the alias: a canary answers a share of them.
@@ -106,9 +116,28 @@ class Engine:
 
     def predict(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
         """`deadline` by time.monotonic(). Raises NotReadyError, BusyError, agent_check.InputError."""
+        terms = getattr(getattr(self._serving(alias), "settings", None), "batching", None)
+        if terms is None:
+            run = self._run(alias, lambda: inputs, deadline)
+        else:
+            begun = time.monotonic()
+            run, joined = self._batches.predict(alias, inputs, deadline, terms)
+            if joined:
+                self._joined(alias, time.monotonic() - begun, run.answer.queued_ms / 1000)
+        if self.observers:
+            observation = Observation(alias, inputs, run.answer, run.serving)
+            for observe in self.observers:
+                observe(observation)
+            if run.why:
+                self.fell_back(observation, run.why)
+        answer: Answer = run.answer
+        return answer
+
+    def _run(self, alias: str, take: Callable[[], Mapping[str, Array]], deadline: float) -> agent_batches.Run:
+        """Computes what `take` returns once a place is free."""
         while True:
             try:
-                return self._compute(alias, inputs, deadline)
+                return self._compute(alias, take, deadline)
             except agent_guard.GoneError:  # evicted, or being exchanged where old and new do not fit together
                 reason = self.wake(alias, deadline)
             if reason:
@@ -116,7 +145,7 @@ class Engine:
                     self._of(alias).refused += 1
                 raise BusyError(reason)
 
-    def _compute(self, alias: str, inputs: Mapping[str, Array], deadline: float) -> Answer:
+    def _compute(self, alias: str, take: Callable[[], Mapping[str, Array]], deadline: float) -> agent_batches.Run:
         """One try; raises agent_guard.GoneError when the model was not in memory, and nothing was counted."""
         begun = started = time.monotonic()
         serving = self._serving(alias)
@@ -132,9 +161,9 @@ class Engine:
                     raise NotReadyError(f"no model answers for {alias} any more")
             chosen = self.route(alias, serving)
             if chosen is serving:
-                outputs = serving.model.predict(inputs)
+                outputs = serving.model.predict(take())
             else:
-                serving, outputs, why = _either(chosen, serving, inputs)
+                serving, outputs, why = _either(chosen, serving, take())
         except agent_guard.GoneError:
             with self._lock:
                 self._pass_on()
@@ -144,13 +173,7 @@ class Engine:
             raise
         computed_s = self._done(alias, begun, started, failed=False)
         answer = Answer(outputs, serving.component, serving.version, (started - begun) * 1000, computed_s * 1000)
-        if self.observers:
-            observation = Observation(alias, inputs, answer, serving)
-            for observe in self.observers:
-                observe(observation)
-            if why:
-                self.fell_back(observation, why)
-        return answer
+        return agent_batches.Run(answer, serving, why)
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """For each alias that was asked: counts, latencies in ms, requests that wait now."""
@@ -160,7 +183,8 @@ class Engine:
                     "count": one.count,
                     "errors": one.errors,
                     "refused": one.refused,
-                    "waiting": len(self._waiting.get(alias, ())),
+                    "joined": one.joined,
+                    "waiting": len(self._waiting.get(alias, ())) + self._batches.waiting(alias),
                     "mean_ms": round(one.computed_s / one.count * 1000, 3) if one.count else 0.0,
                     "computed_s": one.computed_s,
                     "queued_s": one.queued_s,
@@ -237,14 +261,18 @@ class Engine:
         with self._lock:
             self._used_s[alias] = self._used_s.get(alias, 0.0) + computed_s
             figures = self._of(alias)
-            figures.count += 1
             figures.errors += failed
             figures.computed_s += computed_s
-            figures.queued_s += started - begun
-            figures.last_at = time.time()
-            figures.latency[bisect.bisect_left(LATENCY_BOUNDS_MS, (now - begun) * 1000)] += 1
+            figures.add(now - begun, started - begun)
             self._pass_on()
         return computed_s
+
+    def _joined(self, alias: str, took_s: float, queued_s: float) -> None:
+        """Counts a request that was answered in another one's run."""
+        with self._lock:
+            figures = self._of(alias)
+            figures.joined += 1
+            figures.add(took_s, queued_s)
 
     def _pass_on(self) -> None:
         """The place goes to the waiting alias that computed least; under the lock."""

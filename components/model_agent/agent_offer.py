@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import agent_batches
 import agent_budget
 import agent_check
 import agent_entry
@@ -66,6 +67,12 @@ class Gate:
         started = time.monotonic()
         agent_gate.check_settings(offer.settings)
         package = self._read(offer, data)
+        if offer.settings.batching is not None and not agent_batches.is_possible(package.manifest):
+            raise agent_check.RefusedError(
+                "settings: batching needs a model whose inputs and outputs all have rows of any number (-1 first in each shape "
+                "of model.json); export it with a dynamic first dimension, or leave batching out",
+                "NOT_BATCHABLE",
+            )
         known = self._known(offer, data, package)
         if known:
             return known

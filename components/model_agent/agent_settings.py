@@ -5,7 +5,7 @@ ignored, so that an older agent takes a newer recipe; a known key with a wrong v
 
     {"swap": "overlap" | "replace" | "spill", "gapSeconds": 30, "pinned": false, "isolated": false, "workerMemoryBytes": 0,
      "replay": {...} (agent_replay.py), "trial": {...} (agent_trial_rules.py), "capture": {...} (agent_sampling.py),
-     "drift": {...} (agent_drift.py)}
+     "drift": {...} (agent_drift.py), "batching": {"maxRows": 32, "waitMilliseconds": 0} (agent_batches.py; absent: none)}
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ SWAPS = ("overlap", "replace", "spill")
 
 class SettingsError(ValueError):
     """A setting has a value that means nothing; the message names it and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Requests are joined to runs of at most `max_rows`; `wait_s` is for more to come though a core is free."""
+
+    max_rows: int
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,10 +48,14 @@ class Settings:
     capture: Mapping[str, Any] = field(default_factory=dict)
     drift: Mapping[str, Any] = field(default_factory=dict)
     replay: Mapping[str, Any] = field(default_factory=dict)
+    batching: Batching | None = None
 
     def describe(self) -> dict[str, Any]:
         """What `read` takes: sorted by key, so that equal settings are equal text."""
+        batching = self.batching
+        joined = {"maxRows": batching.max_rows, "waitMilliseconds": batching.wait_s * 1000} if batching else None
         return {
+            **({"batching": joined} if joined else {}),  # absent: older texts stay equal
             "capture": self.capture,
             "drift": self.drift,
             "gapSeconds": self.gap_s,
@@ -88,8 +100,22 @@ def read(given: Any) -> Settings:
         worker_memory_bytes=memory,
         pinned=flags["pinned"],
         isolated=flags["isolated"],
+        batching=_batching(given.get("batching")),
         **sections,
     )
+
+
+def _batching(given: Any) -> Batching | None:
+    if given is None or given == {}:
+        return None
+    if not isinstance(given, Mapping):
+        raise SettingsError("settings: batching must be an object")
+    rows, wait_ms = given.get("maxRows", 32), given.get("waitMilliseconds", 0)
+    if isinstance(rows, bool) or not isinstance(rows, int) or not 2 <= rows <= 4096:
+        raise SettingsError(f"settings: batching.maxRows is {rows!r}, it must be a number from 2 to 4096")
+    if isinstance(wait_ms, bool) or not isinstance(wait_ms, int | float) or not 0 <= wait_ms <= 1000:
+        raise SettingsError(f"settings: batching.waitMilliseconds is {wait_ms!r}, it must be from 0 to 1000")
+    return Batching(rows, wait_ms / 1000)
 
 
 def text(settings: Settings) -> str:
