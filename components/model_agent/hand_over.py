@@ -41,7 +41,7 @@ def offer(request: dict[str, Any], path: str, wait_s: float) -> int:
             print(reply["message"], flush=True)
             return 0
         if reply and reply.get("code") != "BUSY":
-            print(f"cannot serve {what}: {reply.get('message')}", file=sys.stderr, flush=True)
+            print(f"cannot serve {what}: {reason}", file=sys.stderr, flush=True)
             return REFUSED
         if time.monotonic() + _PAUSE_S >= end:
             print(f"cannot offer {what} to the model agent within {wait_s:g} s: {reason}", file=sys.stderr, flush=True)

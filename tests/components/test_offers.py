@@ -67,7 +67,7 @@ def test_offer_when_weights_are_damaged_under_a_right_digest_then_one_line_says_
 
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "cannot serve com.example.turbine.PowerCurveModel 1.2.0: golden sample 1 of 8: power_kw is "
+        "cannot serve com.example.turbine.PowerCurveModel 1.2.0: GOLDEN_MISMATCH: golden sample 1 of 8: power_kw is "
     )
     assert done.stderr.endswith("power-curve still answers with com.example.turbine.PowerCurveModel 1.1.0\n")
     assert done.stderr.count("\n") == 1
