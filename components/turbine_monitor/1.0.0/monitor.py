@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import queue
-import signal
 import sqlite3
 import sys
 import threading
@@ -25,6 +23,7 @@ import model_client
 import numpy as np
 import publisher
 import replay
+import stopping
 import windows
 
 ALIAS = "power-curve"
@@ -165,7 +164,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(monitor: Monitor, turbine: str, given: argparse.Namespace) -> int:
-    stopped = _stop_signals()
+    stopped = stopping.stop_signals()
     who = {"thing": given.thing, "turbine": turbine, "version": given.component_version, "pid": os.getpid()}
     who["started_at"] = round(time.time(), 3)
 
@@ -185,21 +184,6 @@ def _run(monitor: Monitor, turbine: str, given: argparse.Namespace) -> int:
         stopped.set()
         teller.join()
     return 1 if told.broken else 0
-
-
-def _stop_signals() -> threading.Event:
-    """Set at SIGTERM or SIGINT, by a thread: a handler that sets it can wait for ever for the lock of the `wait` it is in."""
-    stopped = threading.Event()
-    heard: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put to within a handler
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _: heard.put(got))
-
-    def listen() -> None:
-        heard.get()
-        stopped.set()
-
-    threading.Thread(target=listen, daemon=True).start()
-    return stopped
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
