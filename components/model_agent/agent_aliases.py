@@ -179,11 +179,11 @@ class Aliases:
     def promote(self, alias: str, reason: str, digest: str = "") -> str:
         """The candidate answers from now on; raises agent_check.RefusedError, also when it is not `digest` any more."""
         with self._changing:
-            new, before = self._room.candidates.get(alias), self._known(alias, digest).serving.version
-            self._change(alias, agent_table.Promoted(reason))
-            assert new is not None  # or the table would have objected
-            self._room.install(alias, new)
-            return f"{alias} now answers with {new.component} {new.version} (before: {before}; {reason})"
+            entry = self._known(alias, digest)
+            self.gate.admission.check_kept(entry.candidate)
+            self._change(alias, agent_table.Promoted(reason))  # objects unless there is a candidate
+            self._room.install(alias, new := self._room.candidates[alias])
+            return f"{alias} now answers with {new.component} {new.version} (before: {entry.serving.version}; {reason})"
 
     def drop_candidate(self, alias: str, code: str, reason: str, digest: str = "") -> str:
         """The candidate leaves for good; raises agent_check.RefusedError."""
@@ -198,14 +198,14 @@ class Aliases:
         """The version before answers until another is offered or `release_hold`; raises agent_check.RefusedError."""
         with self._changing:
             entry = self._known(alias)
-            self.gate.admission.check_floor(entry.previous)
+            self.gate.admission.check_kept(entry.previous)
             message = f"{alias} is held by {by}: {reason}; {entry.offered} gives way to "
             return message + self._go_to(alias, agent_table.HoldBegun(by, reason))
 
     def release_hold(self, alias: str) -> str:
         """What was held back answers again; raises agent_check.RefusedError."""
         with self._changing:
-            self._known(alias)
+            self.gate.admission.check_kept(self._known(alias).withheld)
             return f"{alias} is held no more; it answers with {self._go_to(alias, agent_table.HoldReleased())}"
 
     def _go_to(self, alias: str, event: Any) -> str:

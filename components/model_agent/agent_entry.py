@@ -27,13 +27,17 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Held:
-    """A model the agent keeps a copy of: its component's version, the copy's key, whose it is, its settings, its folder."""
+    """A model the agent keeps a copy of: its component's version, the copy's key, whose it is, its settings, its folder.
+
+    `signer` is the id of the key that signed it; "" for none, or for one that an older release did not note.
+    """
 
     version: str
     key: str
     component: str = ""
     settings: str = ""
     source: str = ""
+    signer: str = ""
 
     def same(self, other: Held | None) -> bool:
         """Whether `other` is the same bytes offered as the same version of the same component."""

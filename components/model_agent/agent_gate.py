@@ -60,6 +60,14 @@ class Offer:
     settings: agent_settings.Settings
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What the certificate says ("" without one), and the id of the key that signed ("" where none is needed)."""
+
+    certificate: str
+    signer: str
+
+
 class Gate:
     """`root` is the nucleus's (None: nobody is trusted). `captures` are the roots of capture stores, to be filled in."""
 
@@ -70,18 +78,20 @@ class Gate:
         self._root = root
         self._target = agent_certificate.target()
 
-    def examine(self, offer: Offer) -> str:
-        """Steps 1 to 3; returns what the certificate says, "" without one. Raises agent_check.RefusedError."""
-        said = self._certificate(offer, self._read_certificate(offer.folder))
+    def examine(self, offer: Offer) -> Examined:
+        """Steps 1 to 3. Raises agent_check.RefusedError."""
+        found = self._certificate(offer, self._read_certificate(offer.folder))
         known = self.verdicts.find(offer.digest, RUNTIME, agent_settings.text(offer.settings))
         if known is not None and not known.accepted:
             raise agent_check.RefusedError(f"{known.reason} {agent_verdicts.EARLIER}", known.code)
-        return said
+        return found
 
-    def check_floor(self, held: agent_entry.Held | None) -> None:
-        """Raises agent_check.RefusedError for a kept model that may not answer again."""
+    def check_kept(self, held: agent_entry.Held | None) -> None:
+        """Raises agent_check.RefusedError for a kept model that may not answer (again)."""
+        if held is None:
+            return
         try:
-            agent_signature.check_floor(held.component if held else "", held.version if held else "", self._root)
+            agent_signature.check_kept(held.component, held.version, held.signer, self._root)
         except agent_signature.UnsignedError as error:
             raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
 
@@ -128,7 +138,7 @@ class Gate:
             raise agent_check.RefusedError(f"{path} is too large", "CERTIFICATE_NOT_VALID")
         return data
 
-    def _certificate(self, offer: Offer, data: bytes | None) -> str:
+    def _certificate(self, offer: Offer, data: bytes | None) -> Examined:
         files = {"model.json": offer.data, offer.manifest.file: offer.model}
         if data is not None:
             files[agent_certificate.FILE] = data
@@ -139,7 +149,7 @@ class Gate:
         if data is None:
             if self.require_certificate:
                 raise _certificate_refusal("MISSING", "it has no accuracy certificate, and this device demands one")
-            return ""
+            return Examined("", key)
         if self.require_certificate and not key:
             raise _certificate_refusal("NOT_SIGNED", "nobody signed its certificate; trust a key, then sign it")
         try:
@@ -149,7 +159,7 @@ class Gate:
             )
         except agent_certificate.CertificateError as error:
             raise _certificate_refusal("NOT_VALID", f"its certificate does not count here: {error}") from error
-        return found.line()
+        return Examined(found.line(), key)
 
 
 def certificate_required() -> bool:

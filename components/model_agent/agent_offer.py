@@ -79,14 +79,15 @@ class Gate:
         entry = self._registry.aliases.get(offer.alias)
         trying = bool(offer.settings.trial) and entry is not None and offer.alias in self._room.serving
         judged = self._judged(offer, data, package)
-        said = self.admission.examine(judged)
+        found = self.admission.examine(judged)
+        package = dataclasses.replace(package, held=dataclasses.replace(package.held, signer=found.signer))
         try:
             compared = self._admit(judged, package, offer, trying)
         except agent_check.RefusedError as error:
             self.admission.keep(judged, error)
             raise
         self.admission.keep(judged, None)
-        figures = "".join(f"; {each}" for each in (said, compared) if each)
+        figures = "".join(f"; {each}" for each in (found.certificate, compared) if each)
         self._room.settle(agent_room.DRAIN_S)
         what, took = f"{offer.component} {offer.version}", f"checked in {time.monotonic() - started:.2f} s{figures}"
         if trying and entry is not None:

@@ -258,6 +258,7 @@ def _held(given: dict[str, Any], component: str, source: str) -> agent_entry.Hel
         component=str(given.get("component") or component),
         settings=str(given.get("settings", "")),
         source=str(given.get("source", source)),
+        signer=str(given.get("signer", "")),
     )
 
 

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 TRUST, FLOORS = "trust.json", "security_floors.json"  # in the nucleus's root folder
+KEPT_CODES = frozenset(
+    {"SIGNATURE_NOT_VALID", "SIGNING_KEY_REVOKED", "BELOW_SECURITY_FLOOR"}
+)  # what check_kept refuses with
 _LIMIT_BYTES = 1024 * 1024
 
 
@@ -58,15 +61,18 @@ def judge(component: str, version: str, files: Mapping[str, bytes], folder: Path
     return found.key if found is not None else ""
 
 
-def check_floor(component: str, version: str, root: Path | None) -> None:
-    """Raises UnsignedError for a version that a signed newer one has ruled out, wherever it comes from."""
+def check_kept(component: str, version: str, signer: str, root: Path | None) -> None:
+    """Raises UnsignedError for a kept model that may not answer (again): ruled out by a newer one, or its key was revoked."""
     if root is None:
         return
     signing: Any = importlib.import_module("marram_signing")
     try:
         floor = str(_json(root / FLOORS).get(component, ""))
+        revoked = signing.read_trust(_json(root / TRUST)).revoked
     except (ValueError, RecursionError) as error:
-        raise UnsignedError("SIGNATURE_NOT_VALID", f"what is ruled out here cannot be read: {error}") from error
+        raise UnsignedError("SIGNATURE_NOT_VALID", f"whom this device trusts cannot be read: {error}") from error
+    if signer in revoked:
+        raise UnsignedError("SIGNING_KEY_REVOKED", f"the key {signer} is revoked; sign it with another one")
     if floor and signing.order(version) < signing.order(floor):
         raise UnsignedError("BELOW_SECURITY_FLOOR", f"versions below {floor} were ruled out by a signed manifest")
 

@@ -148,14 +148,19 @@ def _confirmed(entry: agent_entry.Entry, event: Confirmed) -> agent_entry.Entry:
     model = event.model
     known = dataclasses.replace(entry, component=model.component, offered=model.version, released=False)
     if model.same(entry.serving):
-        return dataclasses.replace(_free(known), serving=model)
+        return dataclasses.replace(_free(known), serving=_again(model, entry.serving))
     if model.same(entry.candidate):
-        return dataclasses.replace(known, candidate=model, refusal="")
+        return dataclasses.replace(known, candidate=_again(model, entry.candidate), refusal="")
     if model.same(entry.withheld):
-        return dataclasses.replace(known, withheld=model, refusal="")
+        return dataclasses.replace(known, withheld=_again(model, entry.withheld), refusal="")
     if model.same(entry.dropped):
         return known
     raise IllegalError("FAILED_PRECONDITION", f"{model.component} {model.version} is not here")
+
+
+def _again(model: agent_entry.Held, known: agent_entry.Held | None) -> agent_entry.Held:
+    """The model as it was offered again; who signed the same bytes before did so now."""
+    return dataclasses.replace(model, signer=model.signer or (known.signer if known is not None else ""))
 
 
 def _free(entry: agent_entry.Entry) -> agent_entry.Entry:

@@ -26,6 +26,7 @@ import agent_gate
 import agent_predictions
 import agent_report
 import agent_settings
+import agent_signature
 import agent_trial
 import agent_trial_records
 import agent_trial_rules
@@ -214,7 +215,12 @@ class Trials:
         Where it cannot be done just now (a disk that is full, another agent that takes over) the next tick tries again.
         """
         try:
-            line = self._consequence(record)
+            if record.outcome == agent_trial_rules.REFUSED:
+                verdicts = self._aliases.gate.admission.verdicts
+                verdicts.keep(
+                    record.digest, agent_gate.RUNTIME, record.settings, False, code=record.code, reason=record.reason
+                )
+            record, line = self._consequence(record)
             self._put_away(dataclasses.replace(record, acted=True))
         except OSError as error:
             line = f"the trial of {record.alias} {record.version} ended as {record.outcome}; it waits to be acted on: {error}"
@@ -222,22 +228,22 @@ class Trials:
             self._running.pop(record.alias, None)
         self._say(f"trial: {line}")
 
-    def _consequence(self, record: Record) -> str:
-        alias = record.alias
-        if record.outcome == agent_trial_rules.REFUSED:
-            verdicts = self._aliases.gate.admission.verdicts
-            verdicts.keep(
-                record.digest, agent_gate.RUNTIME, record.settings, False, code=record.code, reason=record.reason
-            )
+    def _consequence(self, record: Record) -> tuple[Record, str]:
+        """What the end led to, and a line about it: who won but may not answer any more is refused, for as long as that holds."""
+        alias, won = record.alias, record.outcome == agent_trial_rules.PROMOTED
         try:
-            if record.outcome == agent_trial_rules.PROMOTED:
-                won = f"{record.version} won its trial: {record.reason}"
-                return self._aliases.promote(alias, won, record.digest)
-            return self._aliases.drop_candidate(alias, record.code, record.reason, record.digest)
+            if won:
+                reason = f"{record.version} won its trial: {record.reason}"
+                return record, self._aliases.promote(alias, reason, record.digest)
+            return record, self._aliases.drop_candidate(alias, record.code, record.reason, record.digest)
         except agent_check.RefusedError as error:
-            return (
-                f"{alias}: the trial of {record.version} ended as {record.outcome}, and nothing was left to do: {error}"
-            )
+            if won and error.code in agent_signature.KEPT_CODES:
+                lost = dataclasses.replace(
+                    record, outcome=agent_trial_rules.REFUSED, code=error.code, reason=str(error)
+                )
+                return self._consequence(lost)
+            ended = f"{alias}: the trial of {record.version} ended as {record.outcome}"
+            return record, f"{ended}, and nothing was left to do: {error}"
 
     def _put_away(self, record: Record) -> None:
         self._reporter.publish(record.alias, "trial", agent_trial_records.fields(record))

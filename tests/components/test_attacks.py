@@ -10,16 +10,20 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import agent_aliases
 import agent_check
+import agent_engine
 import agent_oip
 import agent_oip_repository
 import agent_registry
+import agent_report
 import agent_settings
+import agent_trials
 import model_client
 import numpy as np
 import onnx
@@ -315,6 +319,42 @@ def test_offer_when_a_candidates_key_was_revoked_meanwhile_then_refused_and_it_n
         aliases.offer(parts.MODEL_NAME, OFFERED, scene.device.root / "offered" / OFFERED)
 
     assert aliases.listed()[0]["serving"] == GOOD
+    registry.close()
+
+
+def test_trial_when_the_candidates_key_was_revoked_meanwhile_then_its_win_makes_it_leave(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody offers it again: the trial that it wins would let it answer. Who signed it is known after a restart, too."""
+    monkeypatch.syspath_prepend(scene.device.agent_files)  # where marram_signing.py lies
+    terms = {"mode": "shadow", "share": 1.0, "measure": "close", "tolerance": 1e6, "minimum": 0.5, "minimumSamples": 20}
+    trial = agent_settings.read({"trial": {**terms, "cpuShare": 1.0, "maxSeconds": 3600}})
+    registry = agent_registry.Registry.open(tmp_path / "store")
+    aliases = agent_aliases.Aliases(registry, 0, scene.device.root)
+    for version in (GOOD, OFFERED):
+        OURS.sign(scene.model(version), version)
+        aliases.offer(parts.MODEL_NAME, version, scene.device.root / "offered" / version, trial)
+    registry.close()
+    registry = agent_registry.Registry.open(tmp_path / "store")
+    aliases = agent_aliases.Aliases(registry, 0, scene.device.root)
+    aliases.restore()
+    trials = agent_trials.Trials(aliases, agent_report.NONE)
+    engine = agent_engine.Engine(aliases.serving)
+    engine.observers.append(trials.observe)
+    assert aliases.listed()[0]["state"] == "trial"
+    scene.trust(revoked=[OURS.id])
+
+    def ended() -> bool:
+        trials.tick()
+        engine.predict("power-curve", parts.BATCH, time.monotonic() + 20)
+        return bool(aliases.listed()[0]["state"] != "trial")
+
+    parts.until(ended, "the end of the trial")
+
+    (row,) = aliases.listed()
+    assert (row["serving"], row["state"]) == (GOOD, "serving")
+    assert row["reason"].startswith("SIGNING_KEY_REVOKED: ")
+    trials.close()
     registry.close()
 
 
