@@ -1,51 +1,31 @@
 """The files of agent_capture.py: lines and tensors written whole or not at all, the oldest removed when space is needed.
 
-A unit is a `<number>.jsonl` and its `<number>.tensors`; numbers grow over the whole store, so the smallest is the oldest. Tensors
-are on disk before the line that names them, and lines end with a newline: what lacks either was never acknowledged.
+A unit is a `<number>.jsonl` and its `<number>.tensors`; numbers grow over the whole store, so the smallest is the oldest. No
+number is used twice, not even when the store was empty at a restart (`.last` keeps it then): a unit that is in the cloud has its
+number in its key. Tensors are on disk before the line that names them, and lines end with a newline: what lacks either was
+never acknowledged.
 """
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import dataclasses
-import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-_BLOCK = 4096  # what a file takes at least
+import agent_capture_lines
+import agent_durable
+
+_BLOCK = agent_capture_lines.BLOCK
 _DIGITS = 12
 _UNITS_PER_STORE = 16  # how finely the bound is kept
+_MARK = ".last"  # the last number, written when no unit tells it any more
 
-
-@dataclass(frozen=True)
-class Item:
-    """A tensor or an auxiliary: its bytes, and what they are; `encoding` CSV and JSON are embedded as text."""
-
-    name: str
-    content_type: str
-    data: bytes
-    encoding: str = "BASE64"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One capture: `identity` is a UUID, `at` the time of the inference in epoch seconds, `model` an alias.
-
-    `more` goes into the metadata of its line.
-    """
-
-    model: str
-    identity: str
-    at: float
-    inputs: tuple[Item, ...]
-    outputs: tuple[Item, ...]
-    more: tuple[tuple[str, str], ...] = ()
+Item = agent_capture_lines.Item
+Record = agent_capture_lines.Record
 
 
 @dataclass
@@ -58,20 +38,11 @@ class _Unit:
         return self.path.with_suffix(".tensors")
 
 
-@dataclass
-class _Line:
-    """A record in bytes; `files` are what it names."""
-
-    text: bytes
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def cost(self) -> int:
-        return len(self.text) + sum(_cost(len(data)) for data in self.files.values())
-
-
 class Files:
-    """Captures below `root` (folder, prefix and fleet); one thread at a time. `sync` makes a descriptor's file durable."""
+    """Captures below `root` (folder, prefix and fleet); one thread at a time. `sync` makes a descriptor's file durable.
+
+    At the bound the oldest units go; without `evicts` nothing does, and what has no room is refused.
+    """
 
     def __init__(
         self,
@@ -80,12 +51,17 @@ class Files:
         disk_bytes: int,
         embed_bytes: int,
         sync: Callable[[int], None] = os.fsync,
+        *,
+        evicts: bool = True,
     ) -> None:
         self._root = root
         self._device = device
         self._disk_bytes = disk_bytes
         self._embed_bytes = embed_bytes
         self._sync = sync
+        self._evicts = evicts
+        self._last = 0  # number
+        self._marked = False
         self._units: dict[int, _Unit] = {}  # by number, the oldest first
         self._open: dict[Path, int] = {}  # the unit that a folder is written to
 
@@ -96,6 +72,7 @@ class Files:
         for number, path in found:
             unit = self._units[number] = _Unit(path)
             cut += _repair(unit, known)
+        self._last = max((self._read_mark(), *self._units))
         for orphan in [path for path in self._root.rglob("*.tensors") if not path.with_suffix(".jsonl").exists()]:
             shutil.rmtree(orphan)  # killed before the first line, or while the unit was removed
         return f"{cut} bytes of captures that were never acknowledged were cut off" if cut else ""
@@ -119,29 +96,33 @@ class Files:
 
     def used_bytes(self) -> int:
         """What the store takes now."""
-        return sum(unit.size for unit in self._units.values())
+        return sum(unit.size for unit in self._units.values()) + (_BLOCK if self._marked else 0)
 
-    def closed(self, now: float) -> list[Path]:
-        """Lines that nothing is added to any more, the oldest first: those whose hour is over are closed by this call."""
-        hour = datetime.fromtimestamp(now, UTC).strftime("%Y/%m/%d/%H")
-        self._open = {folder: number for folder, number in self._open.items() if folder.as_posix().endswith(hour)}
+    def closed(self, now: float, *, everything: bool = False) -> list[Path]:
+        """Lines that nothing is added to any more, the oldest first: this call closes those of past hours, or `everything`."""
+        hour = "" if everything else datetime.fromtimestamp(now, UTC).strftime("%Y/%m/%d/%H")
+        self._open = {at: number for at, number in self._open.items() if hour and at.as_posix().endswith(hour)}
         written = set(self._open.values())
         return [unit.path for number, unit in sorted(self._units.items()) if number not in written]
 
     def remove(self, path: Path) -> None:
-        """Removes a closed unit by the path of its lines; one that is gone already is no error."""
-        unit = self._units.pop(int(path.stem), None)
-        if unit is not None:
-            self._remove(unit)
+        """Removes a closed unit by the path of its lines; one that is gone already is no error. Raises OSError."""
+        number = int(path.stem)
+        if number not in self._units:
+            return
+        if number == max(self._units):  # not needed where the oldest go by the bound: a newer one comes then
+            agent_durable.write(self._root / _MARK, self._last)
+            self._marked = True
+        self._remove(self._units.pop(number))
 
     def _append(self, record: Record) -> int:
         folder = self._root / record.model / datetime.fromtimestamp(record.at, UTC).strftime("%Y/%m/%d/%H")
         number, unit = self._unit(folder)
-        line = self._line(record, unit.tensors.name)
+        line = agent_capture_lines.line_of(record, self._device, unit.tensors.name, self._embed_bytes)
         if unit.size and unit.size + line.cost > self._disk_bytes // _UNITS_PER_STORE:
             del self._open[folder]
             number, unit = self._unit(folder)
-            line = self._line(record, unit.tensors.name)
+            line = agent_capture_lines.line_of(record, self._device, unit.tensors.name, self._embed_bytes)
         self._make_room(line.cost + (0 if unit.size else 2 * _BLOCK), number)
         if line.files:
             self._durable_folder(unit.tensors)
@@ -162,20 +143,30 @@ class Files:
         number = self._open.get(folder)
         if number is not None and number in self._units:
             return number, self._units[number]
-        number = self._open[folder] = max((*self._units, *self._open.values()), default=0) + 1
+        number = self._last = self._open[folder] = self._last + 1
         return number, _Unit(folder / f"{number:0{_DIGITS}}.jsonl")
 
     def _make_room(self, size: int, keep: int) -> None:
-        """Removes the oldest units; raises ValueError if that is not enough."""
+        """Removes the oldest units; raises ValueError if that is not enough, or if nothing may be removed."""
         if size > self._disk_bytes:
             raise ValueError(f"it needs {size} bytes, the store of captures has {self._disk_bytes}")
-        used = self.used_bytes() + size
+        used = self.used_bytes() + size + _BLOCK  # of the mark
+        if used > self._disk_bytes and not self._evicts:
+            raise ValueError(f"the store of captures is full: {self.used_bytes()} bytes wait to be sent")
         for number in sorted(self._units):
             if used <= self._disk_bytes:
                 return
             if number != keep:
                 used -= self._units[number].size
                 self._remove(self._units.pop(number))
+
+    def _read_mark(self) -> int:
+        try:
+            found = agent_durable.read(self._root / _MARK)
+            self._marked = found is not None
+            return int(found or 0)
+        except (ValueError, TypeError):
+            return int(time.time())  # damaged: beyond what any store can have counted
 
     def _remove(self, unit: _Unit) -> None:
         unit.path.unlink(missing_ok=True)
@@ -188,33 +179,6 @@ class Files:
                 folder.rmdir()
             except OSError:
                 return  # there is more in it
-
-    def _line(self, record: Record, tensors: str) -> _Line:
-        line = _Line(b"")
-        moment = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds")
-        meta = {"eventId": record.identity, "deviceId": self._device, "modelName": record.model}
-        text = {
-            "eventMetadata": {**meta, "inferenceTime": moment.replace("+00:00", "Z"), **dict(record.more)},
-            "deviceFleetInputs": [
-                self._item(each, f"{tensors}/{record.identity}.input{index}", line)
-                for index, each in enumerate(record.inputs)
-            ],
-            "deviceFleetOutputs": [
-                self._item(each, f"{tensors}/{record.identity}.output{index}", line)
-                for index, each in enumerate(record.outputs)
-            ],
-        }
-        return dataclasses.replace(line, text=json.dumps(text, separators=(",", ":")).encode() + b"\n")
-
-    def _item(self, item: Item, file: str, line: _Line) -> dict[str, Any]:
-        described = {"name": item.name, "observedContentType": item.content_type, "encoding": item.encoding}
-        if len(item.data) > self._embed_bytes:
-            line.files[file] = item.data
-            return {**described, "file": file}
-        if item.encoding in ("CSV", "JSON"):
-            with contextlib.suppress(UnicodeDecodeError):
-                return {**described, "data": item.data.decode()}
-        return {**described, "encoding": "BASE64", "data": base64.b64encode(item.data).decode()}
 
     def _store(self, path: Path, data: bytes) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -259,7 +223,7 @@ def _repair(unit: _Unit, known: Callable[[str], None]) -> int:
     data = unit.path.read_bytes()
     good, named = 0, set[str]()
     for line in data.splitlines(keepends=True):
-        identity = _read(line, named)
+        identity = agent_capture_lines.read(line, named)
         if identity:
             good += len(line)
             known(identity)
@@ -273,23 +237,7 @@ def _repair(unit: _Unit, known: Callable[[str], None]) -> int:
     unit.size = 2 * _BLOCK + good
     for file_path in sorted(unit.tensors.iterdir()) if unit.tensors.is_dir() else ():
         if f"{unit.tensors.name}/{file_path.name}" in named:
-            unit.size += _cost(file_path.stat().st_size)
+            unit.size += agent_capture_lines.cost_of(file_path.stat().st_size)
         else:
             file_path.unlink()
     return len(data) - good
-
-
-def _read(line: bytes, named: set[str]) -> str:
-    """The id in a whole line, "" for half a one; adds the files that it names."""
-    try:
-        given = json.loads(line) if line.endswith(b"\n") else {}
-        items = (*given["deviceFleetInputs"], *given["deviceFleetOutputs"])
-        identity = str(given["eventMetadata"]["eventId"])
-    except (ValueError, KeyError, TypeError):
-        return ""
-    named.update(str(item["file"]) for item in items if "file" in item)
-    return identity
-
-
-def _cost(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK

@@ -93,6 +93,11 @@ class Scene:
         self.endpoint = cloud.held.endpoints.api
         self.now = time.time()
         self._stack = contextlib.ExitStack()
+        self.restart()
+
+    def restart(self) -> None:
+        """Closes the store and opens it again."""
+        self.close()
         store = agent_capture_store.open_store(self.where, self._stack)
         assert store is not None
         self.store: agent_capture.Capture = store
@@ -204,6 +209,21 @@ def test_upload_when_hours_are_over_then_all_is_in_the_cloud_and_no_more_here(sc
     (key,) = [key for key in scene.objects() if f"/{hour}/" in key]
     assert key.startswith(f"things/crane/default/a/{hour}/crane-")
     assert scene.exchange.asked == 1
+
+
+def test_upload_when_all_was_sent_and_the_agent_restarts_within_the_hour_then_nothing_in_the_cloud_is_overwritten(
+    scene: Scene,
+) -> None:
+    sent = set()
+    for number in range(1, 4):
+        sent.add(scene.capture(1))
+        scene.restart()
+        with scene.uploading() as uploads:
+            until(uploads, lambda found: found["units"] == 1, "the unit")
+        scene.restart()
+        assert len(scene.identities()) == number
+
+    assert scene.identities() == sent
 
 
 def test_upload_when_the_days_budget_is_used_then_the_rest_goes_the_next_day(scene: Scene) -> None:
