@@ -32,6 +32,9 @@ format: .venv/.stamp
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# As on a device: what a component imports is compiled once, also where the shell says otherwise.
+bench continuity continuity-models: export PYTHONDONTWRITEBYTECODE=
+
 bench: .venv/.stamp
 	$(BIN)/python -m tools.bench $(BENCH)
 
