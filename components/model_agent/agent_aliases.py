@@ -30,6 +30,7 @@ import agent_offer
 import agent_registry
 import agent_room
 import agent_settings
+import agent_signature
 import agent_table
 import agent_verdicts
 
@@ -50,7 +51,7 @@ class Aliases:
     ) -> None:
         self._registry = registry
         self._lease_s = lease_s
-        self._room = agent_room.Room(registry, memory_bytes, self._change)
+        self._room = agent_room.Room(registry, memory_bytes, self._note)
         self.gate = agent_offer.Gate(registry, self._room, root, self._change)
         self._released_at: dict[str, float] = {}
         self._changing = registry.changes  # long: one verb at a time
@@ -69,16 +70,6 @@ class Aliases:
     def candidate(self, alias: str) -> Serving | None:
         """What is tried beside it, loaded; predictions raise agent_guard.GoneError once the trial is over."""
         return self._room.candidates.get(alias)
-
-    def previous_serving(self, alias: str) -> Serving | None:
-        """The version a hold would go back to, as it is kept: not in memory."""
-        entry = self._registry.aliases.get(alias)
-        if entry is None or entry.previous is None:
-            return None
-        try:
-            return agent_room.parked(self._room.fetch(alias, entry.previous))
-        except (agent_registry.StoreError, agent_check.RefusedError):
-            return None
 
     def listed(self) -> list[dict[str, Any]]:
         """One record for each alias, as `list` answers it."""
@@ -189,7 +180,7 @@ class Aliases:
         """The candidate leaves for good; raises agent_check.RefusedError."""
         with self._changing:
             entry = self._known(alias, digest)
-            self._change(alias, agent_table.Dropped(f"{code}: {reason}"))
+            self._change(alias, agent_table.Dropped(f"{code}: {reason}", code not in agent_signature.KEPT_CODES))
             self._room.drop(alias)
             tried = entry.candidate.version if entry.candidate else ""
             return f"{alias} stays with {entry.serving.version}; {tried} was dropped: {code}: {reason}"
@@ -244,6 +235,13 @@ class Aliases:
         except agent_table.IllegalError as error:
             raise agent_check.RefusedError(f"{alias}: {error}", error.code) from error
 
+    def _note(self, alias: str, event: Any) -> None:
+        """Takes the step that something in memory led to."""
+        entry = self._registry.aliases.get(alias)
+        if isinstance(event, agent_table.Damaged) and entry is not None:
+            event = self.gate.admission.damaged(entry, event.key, event.reason)
+        self._change(alias, event)
+
     def _change(self, alias: str, event: Any, before: Callable[[], Any] | None = None) -> None:
         """Durably takes the step, after `before`, which no other change may come between; raises RefusedError."""
         with self._table:
@@ -278,8 +276,9 @@ class Aliases:
             try:
                 self._room.restore(alias, held)
             except (agent_registry.StoreError, agent_check.RefusedError) as error:
-                reasons += f"; {held.component} {held.version} cannot serve: {error}"
-                self._change(alias, agent_table.Damaged(held.key, f"{held.version} cannot serve: {error}"))
+                damaged = self.gate.admission.damaged(entry, held.key, f"{held.version} cannot serve: {error}")
+                reasons += f"; {held.component} {damaged.reason}"
+                self._change(alias, damaged)
                 continue
             if entry.released:
                 self._released_at[alias] = time.monotonic()
@@ -291,6 +290,7 @@ class Aliases:
         if entry.candidate is None:
             return ""
         try:
+            self.gate.admission.check_kept(entry.candidate)
             with self._room.arrival(self._room.fetch(alias, entry.candidate), agent_budget.Way.SPILL) as new:
                 self._room.try_out(alias, new)
         except (agent_registry.StoreError, agent_check.RefusedError) as error:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import agent_certificate
 import agent_check
@@ -31,6 +31,7 @@ import agent_replay
 import agent_sampling
 import agent_settings
 import agent_signature
+import agent_table
 import agent_trial_rules
 import agent_verdicts
 import onnxruntime
@@ -68,6 +69,22 @@ class Examined:
     signer: str
 
 
+class Kept(Protocol):
+    """A model that passed the gate earlier: an agent_entry.Held, or an agent_loader.Serving."""
+
+    @property
+    def component(self) -> str:
+        """Whose it is."""
+
+    @property
+    def version(self) -> str:
+        """Which."""
+
+    @property
+    def signer(self) -> str:
+        """The id of the key that signed it."""
+
+
 class Gate:
     """`root` is the nucleus's (None: nobody is trusted). `captures` are the roots of capture stores, to be filled in."""
 
@@ -86,7 +103,7 @@ class Gate:
             raise agent_check.RefusedError(f"{known.reason} {agent_verdicts.EARLIER}", known.code)
         return found
 
-    def check_kept(self, held: agent_entry.Held | None) -> None:
+    def check_kept(self, held: Kept | None) -> None:
         """Raises agent_check.RefusedError for a kept model that may not answer (again)."""
         if held is None:
             return
@@ -94,6 +111,17 @@ class Gate:
             agent_signature.check_kept(held.component, held.version, held.signer, self._root)
         except agent_signature.UnsignedError as error:
             raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
+
+    def damaged(self, entry: agent_entry.Entry, key: str, reason: str) -> agent_table.Damaged:
+        """What the damage of one of its copies means: with it, whoever may not take over, and why."""
+        barred = dict[str, str]()
+        for held in entry.kept() if entry.serving.key == key else ():
+            try:
+                self.check_kept(held if held.key != key else None)
+            except agent_check.RefusedError as error:
+                barred[held.key] = str(error)
+                reason += f"; {held.version} may not answer in its place: {error}"
+        return agent_table.Damaged(key, reason, barred)
 
     def replay(self, alias: str, settings: agent_settings.Settings, new: Any, serving: Any) -> str:
         """Step 5, of models with `manifest` and `predict`; the figures, "" without a replay. Raises RefusedError."""

@@ -26,7 +26,7 @@ class Serving:
     """A loaded model and whose it is: exchanged as one, so that no answer carries another model's version.
 
     `model` is an agent_guard.Guard; `size` is that of the model's file, `digest` the key of its copy, `memory_bytes` what
-    loading it took.
+    loading it took, `signer` as in agent_entry.Held.
     """
 
     model: Any
@@ -36,6 +36,7 @@ class Serving:
     digest: str = ""
     memory_bytes: int = 0
     settings: agent_settings.Settings = agent_settings.DEFAULT
+    signer: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Loader:
         self._registry.learn(held.key, agent_registry.Cost(memory, round(load_s, 3)))
         guard = agent_guard.Guard(model)
         size = len(package.model)
-        return Serving(guard, held.component, held.version, size, held.key, memory, package.settings)
+        return Serving(guard, held.component, held.version, size, held.key, memory, package.settings, held.signer)
 
     def free(self, collect: bool = False) -> None:
         """Gives the memory of models that were let go back to the system; `collect` as agent_memory's `trim`."""

@@ -174,13 +174,15 @@ class Gate:
             or candidate.settings.isolated != offer.settings.isolated
         ):
             return ""
-        self.admission.examine(self._judged(offer, data, package))  # a key may have been revoked since it was accepted
+        found = self.admission.examine(self._judged(offer, data, package))  # a key may have been revoked since then
+        held = dataclasses.replace(held, signer=found.signer)
+        candidate = dataclasses.replace(candidate, settings=offer.settings, signer=found.signer)
         if trying:
             self._change(alias, agent_table.Confirmed(held))
-            self._room.candidates[alias] = dataclasses.replace(candidate, settings=offer.settings)
+            self._room.candidates[alias] = candidate
             return f"{what} is being tried; {alias} answers with {entry.serving.version}"
         self._change(alias, agent_table.Accepted(held, offer.owner))
-        self._room.install(alias, dataclasses.replace(candidate, settings=offer.settings))
+        self._room.install(alias, candidate)
         return f"{alias} now answers with {what} (before: {entry.serving.component} {entry.serving.version}; it was being tried)"
 
 

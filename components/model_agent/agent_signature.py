@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 TRUST, FLOORS = "trust.json", "security_floors.json"  # in the nucleus's root folder
-KEPT_CODES = frozenset(
-    {"SIGNATURE_NOT_VALID", "SIGNING_KEY_REVOKED", "BELOW_SECURITY_FLOOR"}
-)  # what check_kept refuses with
+UNREADABLE = "SIGNATURE_NOT_VALID"  # also of a trust that cannot be read
+KEPT_CODES = frozenset({UNREADABLE, "SIGNING_KEY_REVOKED", "BELOW_SECURITY_FLOOR"})  # what check_kept refuses with
 _LIMIT_BYTES = 1024 * 1024
 
 

@@ -12,8 +12,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import agent_entry
@@ -118,10 +118,14 @@ class Reloaded:
 
 @dataclass(frozen=True)
 class Damaged:
-    """The copy of what serves, of the candidate, or of what is withheld cannot be used any more."""
+    """The copy of what serves, of the candidate, or of what is withheld cannot be used any more.
+
+    `barred` says by key why a kept model may not answer (again): when the one that serves is damaged, those leave, too.
+    """
 
     key: str
     reason: str
+    barred: Mapping[str, str] = field(default_factory=dict)
 
 
 # ---- transitions -----------------------------------------------------------------------------------------------------
@@ -205,13 +209,15 @@ def _hold_released(entry: agent_entry.Entry, _: HoldReleased) -> agent_entry.Ent
 
 
 def _damaged(entry: agent_entry.Entry, event: Damaged) -> agent_entry.Entry | None:
-    """The next that can answers: the version before, the candidate, what was withheld; nobody: EMPTY."""
+    """The next that can and may answers: the version before, the candidate, what was withheld; nobody: EMPTY."""
+    serves = entry.serving.key == event.key
+    useless = {event.key, *(event.barred if serves else ())}
     keep: dict[str, Any] = {
-        name: _unless(getattr(entry, name), event.key) for name in ("previous", "candidate", "withheld")
+        name: _unless(getattr(entry, name), useless) for name in ("previous", "candidate", "withheld")
     }
     told = entry.previous is None or entry.previous.key != event.key
     new = dataclasses.replace(entry, refusal=event.reason if told else entry.refusal, **keep)
-    if entry.serving.key != event.key:
+    if not serves:
         return new
     for name in keep:
         if keep[name] is not None:
@@ -222,8 +228,8 @@ def _damaged(entry: agent_entry.Entry, event: Damaged) -> agent_entry.Entry | No
     return None
 
 
-def _unless(model: agent_entry.Held | None, key: str) -> agent_entry.Held | None:
-    return None if model is None or model.key == key else model
+def _unless(model: agent_entry.Held | None, useless: set[str]) -> agent_entry.Held | None:
+    return None if model is None or model.key in useless else model
 
 
 def _put(**values: Any) -> Callable[[agent_entry.Entry, Any], agent_entry.Entry]:

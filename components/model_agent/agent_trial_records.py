@@ -39,6 +39,10 @@ class Record:
             agent_settings.text(candidate.settings),
         )
 
+    def runs_as(self, known: Record) -> bool:
+        """Whether it runs still, and is the trial that `known` was; counts may have gone on."""
+        return self.outcome == RUNNING and self == dataclasses.replace(known, counts=self.counts)
+
 
 def written(records: Iterable[Record]) -> dict[str, Any]:
     """What `read` takes."""

@@ -6,8 +6,9 @@ counted twice. The end is written before it is acted on, and acted on again afte
 
     decided (outcome in the record) -> a refusal into agent_verdicts.py -> agent_aliases promotes or drops -> reported -> acted
 
-A candidate that is gone without an outcome (withdrawn, or another was offered) ends as SUPERSEDED. Its time is the agent's run
-time: a device that was off has seen nothing.
+A candidate that is gone without an outcome (withdrawn, or another was offered) ends as SUPERSEDED. One that may not answer any
+more (its key was revoked, a floor is above it) is refused without a verdict: for as long as that holds. A trial's time is the
+agent's run time: a device that was off has seen nothing.
 """
 
 from __future__ import annotations
@@ -133,6 +134,9 @@ class Trials:
         if record is not None and not record.of(candidate):
             self._supersede(record)
             record = trial = None
+        elif record is not None and (why := self._ruled_out(candidate)) is not None:
+            self._rule_out(record, why)
+            return
         if candidate is not None and trial is None:
             self._begin(alias, candidate, record)
 
@@ -163,12 +167,34 @@ class Trials:
         what = "goes on with" if known else "begins with"
         self._say(f"trial: {terms.mode} of {alias} {what} {candidate.version} ({record.counts.samples} samples)")
 
+    def _ruled_out(self, candidate: Any) -> agent_check.RefusedError | None:
+        """Why it may not answer any more, not even a share of requests; what cannot be read now decides nothing yet."""
+        try:
+            self._aliases.gate.admission.check_kept(candidate)
+        except agent_check.RefusedError as error:
+            return error if error.code != agent_signature.UNREADABLE else None
+        return None
+
+    def _rule_out(self, record: Record, why: agent_check.RefusedError) -> None:
+        """Raises OSError when the end could not be kept; until it is, the trial stands still."""
+        trial = self._running.pop(record.alias, None)
+        if trial is not None:
+            trial.stop()
+        reason = str(why).removeprefix(f"{why.code}: ")
+        decided = self._decide(record, agent_trial_rules.End(agent_trial_rules.REFUSED, why.code, reason), trial)
+        if decided is not None:
+            self._act(decided)
+
     def _supersede(self, record: Record) -> None:
         trial = self._running.pop(record.alias, None)
         if trial is not None:
             trial.stop()
+        known = self._records.get(record.alias)
+        if known is None or not known.runs_as(record):
+            return  # it ended in this moment
+        if trial is not None:
             record = dataclasses.replace(record, counts=trial.counts())
-        why = "its candidate is gone: another version was offered, or it was withdrawn"
+        why = "its candidate is gone: another version was offered, it was withdrawn, or it may not be loaded again"
         ended = dataclasses.replace(
             record,
             outcome=agent_trial_records.SUPERSEDED,
@@ -189,25 +215,26 @@ class Trials:
 
     def _end(self, trial: agent_trial.Trial, end: agent_trial_rules.End) -> None:
         """Called on the trial's own thread. Raises OSError when the end could not be kept: then it is none."""
+        record = self._records.get(trial.alias)
+        decided = self._decide(record, end, trial) if record is not None and record.of(trial.candidate) else None
+        if decided is not None:
+            self._act(decided)
+
+    def _decide(self, known: Record, end: agent_trial_rules.End, trial: agent_trial.Trial | None) -> Record | None:
+        """The record with its end, kept before anything follows from it; None if it has ended already. Raises OSError."""
         with self._lock:
-            record = self._records.get(trial.alias)
-            if record is None or not record.of(trial.candidate):
-                return  # it was superseded in this moment
-            decided = dataclasses.replace(
-                record,
-                counts=trial.counts(),
-                outcome=end.outcome,
-                code=end.code,
-                reason=end.reason,
-                ended_at=time.time(),
-            )
-            self._records[trial.alias] = decided
+            record = self._records.get(known.alias)
+            if record is None or not record.runs_as(known):
+                return None  # in this moment
+            counts = record.counts if trial is None else trial.counts()
+            ended = {"outcome": end.outcome, "code": end.code, "reason": end.reason, "ended_at": time.time()}
+            decided = self._records[known.alias] = dataclasses.replace(record, counts=counts, **ended)
             try:
                 self._write()
             except OSError:
-                self._records[trial.alias] = record
+                self._records[known.alias] = record
                 raise
-        self._act(decided)
+        return decided
 
     def _act(self, record: Record) -> None:
         """Does what was decided; may have happened already, in whole or in part, before a crash.
@@ -215,7 +242,7 @@ class Trials:
         Where it cannot be done just now (a disk that is full, another agent that takes over) the next tick tries again.
         """
         try:
-            if record.outcome == agent_trial_rules.REFUSED:
+            if record.outcome == agent_trial_rules.REFUSED and record.code not in agent_signature.KEPT_CODES:
                 verdicts = self._aliases.gate.admission.verdicts
                 verdicts.keep(
                     record.digest, agent_gate.RUNTIME, record.settings, False, code=record.code, reason=record.reason
@@ -238,9 +265,8 @@ class Trials:
             return record, self._aliases.drop_candidate(alias, record.code, record.reason, record.digest)
         except agent_check.RefusedError as error:
             if won and error.code in agent_signature.KEPT_CODES:
-                lost = dataclasses.replace(
-                    record, outcome=agent_trial_rules.REFUSED, code=error.code, reason=str(error)
-                )
+                reason = str(error).removeprefix(f"{error.code}: ")
+                lost = dataclasses.replace(record, outcome=agent_trial_rules.REFUSED, code=error.code, reason=reason)
                 return self._consequence(lost)
             ended = f"{alias}: the trial of {record.version} ended as {record.outcome}"
             return record, f"{ended}, and nothing was left to do: {error}"

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +356,183 @@ def test_trial_when_the_candidates_key_was_revoked_meanwhile_then_its_win_makes_
     assert row["reason"].startswith("SIGNING_KEY_REVOKED: ")
     trials.close()
     registry.close()
+
+
+class Kept:
+    """The table of an agent that keeps GOOD as what was before OFFERED, both signed by OURS, and reads whom to trust anew."""
+
+    def __init__(self, scene: Scene, folder: Path) -> None:
+        self.scene, self._folder = scene, folder
+        self.start()
+        for version in (GOOD, OFFERED):
+            self.offer(version)
+
+    def start(self) -> list[str]:
+        self._registry = agent_registry.Registry.open(self._folder)
+        self.aliases = agent_aliases.Aliases(self._registry, 0, self.scene.device.root)
+        return self.aliases.restore()
+
+    def restart(self) -> str:
+        """What the agent says of the alias when it starts."""
+        self.close()
+        (line,) = self.start()
+        return line
+
+    def close(self) -> None:
+        self._registry.close()
+
+    def offer(self, version: str, **settings: Any) -> str:
+        OURS.sign(self.scene.model(version), version)
+        folder = self.scene.device.root / "offered" / version
+        return self.aliases.offer(parts.MODEL_NAME, version, folder, agent_settings.Settings(**settings))
+
+    def damage(self) -> None:
+        """The copy of what serves."""
+        key = self._registry.aliases["power-curve"].serving.key
+        (self._folder / "models" / key / "power_curve.onnx").write_bytes(b"")
+
+    def rule_out(self, how: str) -> None:
+        """What is older than OFFERED, or everything of OURS."""
+        if how == "BELOW_SECURITY_FLOOR":
+            (self.scene.device.root / "security_floors.json").write_text(json.dumps({parts.MODEL_NAME: OFFERED}))
+        else:
+            self.scene.trust(revoked=[OURS.id])
+
+
+@pytest.fixture
+def kept(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+    monkeypatch.syspath_prepend(scene.device.agent_files)  # where marram_signing.py lies
+    made = Kept(scene, tmp_path / "store")
+    yield made
+    made.close()
+
+
+RULED_OUT = pytest.mark.parametrize("code", ["BELOW_SECURITY_FLOOR", "SIGNING_KEY_REVOKED"])
+
+
+@RULED_OUT
+def test_restart_when_what_serves_is_damaged_and_the_one_before_was_ruled_out_then_it_does_not_answer_again(
+    kept: Kept, code: str
+) -> None:
+    kept.damage()
+    kept.rule_out(code)
+
+    said = kept.restart()
+
+    assert f"{GOOD} may not answer in its place: {code}: " in said
+    assert "its copy cannot be read" in said or "its copy is damaged" in said
+    assert (kept.aliases.serving("power-curve"), kept.aliases.listed()) == (None, [])
+
+
+@RULED_OUT
+def test_request_when_what_served_is_evicted_and_damaged_and_the_one_before_was_ruled_out_then_not_ready(
+    kept: Kept, code: str
+) -> None:
+    engine = agent_engine.Engine(kept.aliases.serving)
+    engine.wake = kept.aliases.wake
+    serving = kept.aliases.serving("power-curve")
+    assert serving is not None
+    assert serving.model.drain(parts.WAIT_S)
+    kept.damage()
+    kept.rule_out(code)
+
+    with pytest.raises(agent_engine.NotReadyError):
+        engine.predict("power-curve", parts.BATCH, time.monotonic() + parts.WAIT_S)
+
+    assert kept.aliases.listed() == []
+
+
+def test_restart_when_what_serves_is_damaged_and_nothing_was_ruled_out_then_the_one_before_answers(kept: Kept) -> None:
+    kept.damage()
+
+    said = kept.restart()
+
+    assert said.startswith(f"power-curve answers with {parts.MODEL_NAME} {GOOD}; ")
+
+
+def test_restart_when_the_key_of_what_serves_was_revoked_then_it_answers_and_no_other_version_of_that_key_may(
+    kept: Kept,
+) -> None:
+    """A revocation decides about what comes to answer, not about what answers: an application is not stopped from afar."""
+    kept.rule_out("SIGNING_KEY_REVOKED")
+
+    said = kept.restart()
+
+    assert said == f"power-curve answers with {parts.MODEL_NAME} {OFFERED}"
+    engine = agent_engine.Engine(kept.aliases.serving)
+    assert engine.predict("power-curve", parts.BATCH, time.monotonic() + parts.WAIT_S).version == OFFERED
+    with pytest.raises(agent_check.RefusedError, match="SIGNING_KEY_REVOKED"):
+        kept.aliases.hold("power-curve", "drift", "the weather")
+    with pytest.raises(agent_check.RefusedError, match="SIGNING_KEY_REVOKED"):
+        kept.offer(GOOD)
+
+
+def test_restart_when_the_candidates_key_was_revoked_then_it_is_not_tried_any_more(kept: Kept) -> None:
+    kept.offer(GOOD, trial={"mode": "canary"})
+    assert kept.aliases.listed()[0]["state"] == "trial"
+    kept.rule_out("SIGNING_KEY_REVOKED")
+
+    said = kept.restart()
+
+    assert f"; {GOOD} cannot be tried: SIGNING_KEY_REVOKED: " in said
+    assert (kept.aliases.listed()[0]["state"], kept.aliases.candidate("power-curve")) == ("serving", None)
+
+
+@RULED_OUT
+def test_canary_when_the_candidate_is_ruled_out_while_it_answers_then_it_leaves_and_may_come_back_when_that_ends(
+    kept: Kept, code: str
+) -> None:
+    terms = {
+        "mode": "canary",
+        "share": 1.0,
+        "measure": "close",
+        "tolerance": 1e6,
+        "minimum": 0.5,
+        "minimumSamples": 99999,
+    }
+    settings = {"trial": {**terms, "cpuShare": 1.0, "maxSeconds": 3600}}
+    (kept.scene.device.root / "security_floors.json").write_text("{}")
+    assert "accepted for a canary trial" in kept.offer(GOOD, **settings)
+    trials, engine = agent_trials.Trials(kept.aliases, agent_report.NONE), agent_engine.Engine(kept.aliases.serving)
+    engine.route, engine.fell_back = trials.route, trials.fell_back
+
+    def answers() -> str:
+        return engine.predict("power-curve", parts.BATCH, time.monotonic() + parts.WAIT_S).version
+
+    trials.tick()
+    assert answers() == GOOD
+    kept.rule_out(code)
+    trials.tick()
+
+    assert (answers(), kept.aliases.listed()[0]["state"]) == (OFFERED, "serving")
+    assert kept.aliases.listed()[0]["reason"].startswith(f"{code}: ")
+    assert [(one["outcome"], one["code"]) for one in trials.listed()] == [("refused", code)]
+    with pytest.raises(agent_check.RefusedError, match=code):
+        kept.offer(GOOD, **settings)
+    kept.scene.trust()
+    (kept.scene.device.root / "security_floors.json").write_text("{}")
+    assert "accepted for a canary trial" in kept.offer(GOOD, **settings)
+    trials.close()
+
+
+def test_trial_when_whom_to_trust_cannot_be_read_for_a_while_then_it_goes_on(kept: Kept) -> None:
+    terms = {
+        "mode": "canary",
+        "share": 1.0,
+        "measure": "close",
+        "tolerance": 1e6,
+        "minimum": 0.5,
+        "minimumSamples": 99999,
+    }
+    kept.offer(GOOD, trial={**terms, "cpuShare": 1.0, "maxSeconds": 3600})
+    trials = agent_trials.Trials(kept.aliases, agent_report.NONE)
+    trials.tick()
+    (kept.scene.device.root / "trust.json").write_text("{")
+
+    trials.tick()
+
+    assert [one["outcome"] for one in trials.listed()] == ["running"]
+    trials.close()
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,36 @@ def test_damaged_when_the_copy_of_what_serves_is_then_the_next_answers_and_says_
     assert entry.serving not in found.kept()
 
 
+@pytest.mark.parametrize(
+    ("entry", "barred", "serving"),
+    [
+        (SERVING, [ONE], None),
+        (TRIAL, [ONE], THREE),
+        (TRIAL, [ONE, THREE], None),
+        (HELD, [TWO], None),
+        (SERVING, [TWO], ONE),
+    ],
+    ids=["the one before", "it, in a trial", "it and the candidate", "what was held back", "only what is damaged"],
+)
+def test_damaged_when_who_is_next_may_not_answer_then_it_leaves_and_the_one_after_it_answers(
+    entry: Entry, barred: list[Held], serving: Held | None
+) -> None:
+    event = agent_table.Damaged(entry.serving.key, "damaged", {each.key: "revoked" for each in barred})
+
+    found = agent_table.step(entry, event)
+
+    assert (found.serving if found else None) == serving
+    assert not found or not {each.key for each in barred} & {each.key for each in found.kept()}
+
+
+def test_damaged_when_it_is_not_what_serves_then_who_may_not_answer_stays_where_it_is() -> None:
+    event = agent_table.Damaged(THREE.key, "damaged", {TWO.key: "revoked", ONE.key: "revoked"})
+
+    found = after(event, entry=TRIAL)
+
+    assert (found.serving, found.previous, found.candidate) == (TWO, ONE, None)
+
+
 def test_damaged_when_there_is_nothing_else_then_the_alias_is_empty() -> None:
     assert agent_table.step(after(agent_table.Accepted(ONE)), agent_table.Damaged(ONE.key, "")) is None
 
@@ -212,7 +242,12 @@ EVENTS = st.one_of(
     st.builds(agent_table.LeaseOver),
     st.builds(agent_table.Evicted),
     st.builds(agent_table.Reloaded),
-    st.builds(agent_table.Damaged, VERSIONS.map(lambda each: each.key), st.just("damaged")),
+    st.builds(
+        agent_table.Damaged,
+        VERSIONS.map(lambda each: each.key),
+        st.just("damaged"),
+        st.dictionaries(VERSIONS.map(lambda each: each.key), st.just("revoked"), max_size=3),
+    ),
 )
 
 
@@ -233,6 +268,8 @@ class Table(RuleBasedStateMachine):
         if isinstance(event, agent_table.TrialBegun | agent_table.Dropped) and before is not None:
             assert self.entry is not None
             assert self.entry.serving == before.serving
+        if isinstance(event, agent_table.Damaged) and before is not None and self.entry is not None:
+            assert self.entry.serving == before.serving or self.entry.serving.key not in event.barred
 
     @precondition(lambda self: self.entry is not None)
     @rule(version=st.integers(1, 4), component=st.sampled_from((C, "com.example.Other")))
