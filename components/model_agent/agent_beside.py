@@ -17,6 +17,7 @@ import agent_aliases
 import agent_changes
 import agent_edge_door
 import agent_engine
+import agent_observing
 import agent_oip_doors
 import agent_server
 import agent_services
@@ -50,8 +51,9 @@ class Beside:
         """What writes files, which only one agent may: the services, and Edge Manager's door. Raises OSError."""
         self._engine.observers.clear()
         self._engine.route = self._route
-        edge = agent_edge_door.open_door(self._given.edge_manager, self._aliases, self._engine)
-        services = agent_services.start(self._given, self._aliases, self._engine)
+        upload = agent_observing.section("captureUpload")
+        edge = agent_edge_door.open_door(self._given.edge_manager, self._aliases, self._engine, upload)
+        services = agent_services.start(self._aliases, self._engine, edge.captures if edge is not None else None)
         self._server.operations = services.operations
         self._writing = edge, services
 

@@ -58,14 +58,23 @@ class _Waiting:
 
 
 class Capture:
-    """Takes records from many threads, writes them on one; `files` is where."""
+    """Takes records from many threads, writes them on one; `files` is where.
+
+    `here` is the status of a record in the store: SAVED, or UNDER_WAY where it is SAVED only when it was removed from here.
+    """
 
     def __init__(
-        self, files: agent_capture_files.Files, bounds: Bounds = Bounds(), clock: Callable[[], float] = time.time
+        self,
+        files: agent_capture_files.Files,
+        bounds: Bounds = Bounds(),
+        clock: Callable[[], float] = time.time,
+        *,
+        here: str = SAVED,
     ) -> None:
         self._files = files
         self._bounds = bounds
         self._clock = clock
+        self._here = here
         self._storing = threading.Lock()  # of the files
         self._changed = threading.Condition()
         self._waiting: collections.deque[_Waiting] = collections.deque()
@@ -100,15 +109,22 @@ class Capture:
         with self._changed:
             return self._statuses.get(identity)
 
-    def closed(self) -> list[Path]:
-        """The lines of units that nothing is added to any more, the oldest first; each may go by the bound at any time."""
+    def closed(self, *, everything: bool = False) -> list[Path]:
+        """The lines of units that nothing is added to any more, the oldest first; each may go by the bound at any time.
+
+        `everything` closes the others, too.
+        """
         with self._storing:
-            return self._files.closed(self._clock())
+            return self._files.closed(self._clock(), everything=everything)
 
     def remove(self, path: Path) -> None:
         """Removes a closed unit: it is somewhere else now."""
+        arrived = agent_capture_files.identities(path) if self._here != SAVED else []
         with self._storing:
             self._files.remove(path)
+        with self._changed:
+            for identity in arrived:
+                self._note(identity, SAVED)
 
     def used_bytes(self) -> int:
         """What the store takes now."""
@@ -135,7 +151,7 @@ class Capture:
             with self._changed:
                 self._writing = 0
                 for each, error in zip(batch, errors, strict=True):
-                    self._note(each.record.identity, FAILED if error else SAVED)
+                    self._note(each.record.identity, FAILED if error else self._here)
                     each.error = error
                     each.done.set()
 
@@ -147,7 +163,7 @@ class Capture:
             return [f"{type(error).__name__}: {error}"] * len(batch)
 
     def _known(self, identity: str) -> None:
-        self._note(identity, SAVED)
+        self._note(identity, self._here)
 
     def _note(self, identity: str, status: str) -> None:
         self._statuses[identity] = status

@@ -196,6 +196,12 @@ class Files:
         _synced(folder.parent, self._sync, os.O_RDONLY)
 
 
+def identities(path: Path) -> list[str]:
+    """The ids in the lines of a unit. Raises OSError."""
+    read = (agent_capture_lines.read(line, set()) for line in path.read_bytes().splitlines(keepends=True))
+    return [identity for identity in read if identity]
+
+
 def _append(path: Path, text: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:

@@ -1,7 +1,7 @@
-"""Opens the one store that sampled captures go to, unless another agent still has it.
+"""Opens a store of captures, unless another agent still has it: the one for samples, or that of Edge Manager's door.
 
-During an agent's update two agents run for a moment; a lock on the folder (flock, gone with the process) decides. The
-configuration `captures` of the agent's recipe, as JSON in MARRAM_CAPTURES:
+During an agent's update two agents run for a moment; a lock on the folder (flock, gone with the process) decides. Of the
+samples the configuration `captures` of the agent's recipe tells, as JSON in MARRAM_CAPTURES:
 
     {"directory": "samples", "prefix": "", "fleet": "default", "diskBytes": 268435456}
 """
@@ -23,20 +23,27 @@ import agent_capture_files
 import agent_settings
 
 DISK_BYTES = 256 * 1024 * 1024
+_BOUNDS = agent_capture.Bounds()
 _LEAST_BYTES = 64 * 1024
-_EMBED_BYTES = 3072  # Edge Manager's own bound
+EMBED_BYTES = 3072  # Edge Manager's own bound
 _LOCK = ".lock"
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a path
+PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a path
 
 
 @dataclass(frozen=True)
 class Where:
-    """The store: `folder`, below it `below` (prefix and fleet); for `device`, `disk_bytes` at most."""
+    """The store: `folder`, below it `below` (prefix and fleet); for `device`, `disk_bytes` at most.
+
+    What is in a `transit` one is on its way: nothing goes by the bound, and it is saved only when it is elsewhere.
+    """
 
     folder: Path
     below: str
     device: str
     disk_bytes: int
+    embed_bytes: int = EMBED_BYTES
+    bounds: agent_capture.Bounds = _BOUNDS
+    transit: bool = False
 
     @property
     def root(self) -> Path:
@@ -53,7 +60,7 @@ def read(given: Mapping[str, Any]) -> Where:
         raise agent_settings.SettingsError("captures: directory, prefix and fleet must be texts")
     parts = [*filter(None, prefix.split("/")), fleet]
     for part in parts:
-        if not _PART.fullmatch(part):
+        if not PART.fullmatch(part):
             raise agent_settings.SettingsError(f"captures: {part!r} cannot be part of a path; see prefix and fleet")
     disk = given.get("diskBytes", DISK_BYTES)
     if isinstance(disk, bool) or not isinstance(disk, int | float) or not _LEAST_BYTES <= disk <= 2**50:
@@ -73,6 +80,10 @@ def open_store(where: Where, stack: contextlib.ExitStack) -> agent_capture.Captu
         return None
     stack.callback(os.close, descriptor)
     where.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    store = agent_capture.Capture(agent_capture_files.Files(where.root, where.device, where.disk_bytes, _EMBED_BYTES))
+    files = agent_capture_files.Files(
+        where.root, where.device, where.disk_bytes, where.embed_bytes, evicts=not where.transit
+    )
+    here = agent_capture.UNDER_WAY if where.transit else agent_capture.SAVED
+    store = agent_capture.Capture(files, where.bounds, here=here)
     stack.callback(store.close)
     return store

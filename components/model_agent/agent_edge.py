@@ -20,6 +20,7 @@ from typing import Any
 import agent_aliases
 import agent_capture
 import agent_check
+import agent_edge_captures
 import agent_edge_messages
 import agent_edge_pb2
 import agent_engine
@@ -51,18 +52,18 @@ class Rules:
 
 
 class Service:
-    """What the calls do: message in, message out, EdgeError; `capture` None is the Cloud destination, which is not here."""
+    """What the calls do: message in, message out, EdgeError."""
 
     def __init__(
         self,
         aliases: agent_aliases.Aliases,
         engine: agent_engine.Engine,
-        capture: agent_capture.Capture | None,
+        captures: agent_edge_captures.Captures,
         rules: Rules,
     ) -> None:
         self._aliases = aliases
         self._engine = engine
-        self._capture = capture
+        self._captures = captures
         self._rules = rules
         self._callers = agent_identity.callers(aliases.listed)
         self._changing = threading.Lock()
@@ -138,19 +139,15 @@ class Service:
         """Keeps a record; the answer comes when it is safe on disk."""
         if self._entry(_alias(asked.model_name)) is None:
             raise _unknown(asked.model_name)
-        if self._capture is None:
-            raise agent_edge_messages.EdgeError(
-                "FAILED_PRECONDITION", "no network for the Cloud destination: this agent keeps captures on Disk"
-            )
         try:
-            self._capture.submit(_record(asked, self._rules.message_bytes))
+            self._captures.submit(_record(asked, self._rules.message_bytes))
         except agent_capture.CaptureError as error:
             raise agent_edge_messages.EdgeError(error.code, str(error)) from None
         return _messages.CaptureDataResponse()
 
     def capture_status(self, asked: Any, _: Any) -> Any:
         """What became of a capture."""
-        status = None if self._capture is None else self._capture.status(_canonical(asked.capture_id))
+        status = self._captures.status(_canonical(asked.capture_id))
         if status is None:
             raise agent_edge_messages.EdgeError("NOT_FOUND", f"no capture {asked.capture_id[:64]!r} is known")
         return _messages.GetCaptureDataStatusResponse(status=_messages.CaptureDataStatus.Value(status))

@@ -25,6 +25,7 @@ import agent_sampling
 import agent_settings
 import agent_status
 import agent_upload
+import agent_upload_state
 
 VARIABLES = {"metrics": "MARRAM_METRICS", "captures": "MARRAM_CAPTURES", "captureUpload": "MARRAM_CAPTURE_UPLOAD"}
 
@@ -34,15 +35,22 @@ class ConfigurationError(OSError):
 
 
 class Observing:
-    """All of it, started. `services` get their turns (agent_services.py); a trial tells `captures` of disagreements."""
+    """All of it, started. `services` get their turns (agent_services.py); a trial tells `captures` of disagreements.
+
+    `edge` is the agent_edge_captures.Captures of Edge Manager's door, None without that door.
+    """
 
     def __init__(
-        self, aliases: agent_aliases.Aliases, engine: agent_engine.Engine, reporter: agent_report.Publisher
+        self,
+        aliases: agent_aliases.Aliases,
+        engine: agent_engine.Engine,
+        reporter: agent_report.Publisher,
+        edge: Any,
     ) -> None:
         try:
             every = agent_metrics.read(section("metrics"))
             where = agent_capture_store.read(section("captures"))
-            upload = agent_upload.read(section("captureUpload"))
+            destination, bytes_per_day = agent_upload.read(section("captureUpload"))
         except agent_settings.SettingsError as error:
             raise ConfigurationError(str(error)) from error
         self.capture_root = where.root
@@ -50,9 +58,13 @@ class Observing:
         drift = agent_drift_watch.Drift(aliases, reporter)
         sources: dict[str, agent_metrics.Source] = {"captures": self.captures, "drift": drift}
         uploads: tuple[agent_upload.Uploads, ...] = ()
-        if upload is not None:
-            sent = agent_upload.Uploads(*upload, where.folder, where.device, lambda: self.captures.store)
-            sources["uploads"], uploads = sent, (sent,)
+        budget = agent_upload_state.Budget(bytes_per_day)
+        if destination is not None:
+            source = agent_upload.Source(destination, where.folder, where.device, lambda: self.captures.store)
+            sources["uploads"] = sent = agent_upload.Uploads(source, budget)
+            uploads = (sent,)
+        if edge is not None and (sent := edge.start_uploads(budget)) is not None:
+            sources["edgeUploads"], uploads = sent, (*uploads, sent)
         metrics = agent_metrics.Metrics(aliases, engine, reporter, sources, every)
         # Ended from the last to the first: figures first, then the upload, then the store.
         self.services: tuple[Any, ...] = (

@@ -1,32 +1,24 @@
-"""Puts objects into one S3 bucket with the credentials that the nucleus's token exchange gives to this component.
+"""Puts objects into one S3 bucket with the credentials of agent_credentials.py.
 
-Standard library only: http.client, Signature Version 4 of agent_sigv4.py. One connection, made when it is needed; through
-the proxy of the environment (https_proxy, no_proxy, as the nucleus sets them) by CONNECT, never for credentials. Not here:
-multipart uploads (a unit of captures is a sixteenth of the store at most, S3 takes 5 GB at once).
+One connection (agent_outgoing.py), made when it is needed. Not here: multipart uploads (a unit of captures is a sixteenth of
+the store at most, S3 takes 5 GB at once).
 """
 
 from __future__ import annotations
 
-import base64
-import datetime
 import http.client
-import json
 import os
 import re
-import ssl
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+import agent_credentials
+import agent_outgoing
 import agent_settings
 import agent_sigv4
 
-URI_VARIABLE = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
-TOKEN_VARIABLE = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 the name of a variable
-ANSWER_S = 30.0
-_ANSWER_LIMIT_BYTES = 64 * 1024
 _EARLY_S = 60.0  # credentials are renewed before they end
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -74,18 +66,26 @@ def read(given: Mapping[str, Any]) -> Destination | None:
 class Bucket:
     """For one thread; `close` may come from another."""
 
-    def __init__(self, destination: Destination, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, destination: Destination, clock: Callable[[], float], credentials: agent_credentials.Source
+    ) -> None:
         self._destination = destination
         self._clock = clock
+        self._fetch = credentials
         self._credentials: agent_sigv4.Credentials | None = None
         self._connection: http.client.HTTPConnection | None = None
 
     def connect(self) -> None:
-        """Makes sure of credentials and a connection, before anything is sent. Raises OSError, S3Error."""
+        """Makes sure of credentials and a connection, before anything is sent.
+
+        Raises OSError, agent_credentials.CredentialsError.
+        """
         if self._credentials is None or self._credentials.expires_at - _EARLY_S <= self._clock():
-            self._credentials = _fetch()
+            self._credentials = self._fetch()
         if self._connection is None or self._connection.sock is None:
-            self._connection = _connection(self._destination.endpoint, _proxy(self._destination.endpoint))
+            self._connection = agent_outgoing.connection(
+                self._destination.endpoint, agent_outgoing.proxy(self._destination.endpoint)
+            )
             self._connection.connect()
 
     def put(self, key: str, body: IO[bytes], size: int, digest: str) -> None:
@@ -99,7 +99,7 @@ class Bucket:
         )
         try:
             self._connection.request("PUT", path, body, {**headers, "content-length": str(size)})
-            status, text = _answer(self._connection)
+            status, text = agent_outgoing.answer(self._connection)
         except http.client.HTTPException as error:
             self.close()
             raise OSError(f"cannot put {key}: the answer makes no sense: {error!r}") from error
@@ -118,70 +118,6 @@ class Bucket:
         """Closes the connection; the next `connect` makes another."""
         if self._connection is not None:
             self._connection.close()
-
-
-def _fetch() -> agent_sigv4.Credentials:
-    uri = os.environ.get(URI_VARIABLE, "")
-    if not uri:
-        raise S3Error(
-            0, f"cannot get credentials: {URI_VARIABLE} is not set; depend on aws.greengrass.TokenExchangeService"
-        )
-    parts = urllib.parse.urlsplit(uri)
-    connection = _connection(f"{parts.scheme}://{parts.netloc}")
-    try:
-        connection.request("GET", parts.path or "/", headers={"authorization": os.environ.get(TOKEN_VARIABLE, "")})
-        status, text = _answer(connection)
-    except http.client.HTTPException as error:
-        raise OSError(f"cannot get credentials: the answer makes no sense: {error!r}") from error
-    finally:
-        connection.close()
-    if status != 200:
-        raise S3Error(status, f"cannot get credentials: HTTP {status} {text[:200].decode(errors='replace')}")
-    try:
-        given = json.loads(text)
-        expires_at = float("inf")
-        if given.get("Expiration"):
-            expires_at = datetime.datetime.fromisoformat(given["Expiration"].replace("Z", "+00:00")).timestamp()
-        return agent_sigv4.Credentials(
-            given["AccessKeyId"], given["SecretAccessKey"], given.get("Token") or "", expires_at
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OSError(f"cannot get credentials: the answer cannot be read: {error!r}") from error
-
-
-def _connection(endpoint: str, proxy: str = "") -> http.client.HTTPConnection:
-    parts, way = urllib.parse.urlsplit(endpoint), urllib.parse.urlsplit(proxy or endpoint)
-    made: http.client.HTTPConnection
-    if parts.scheme == "https":
-        context = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
-        made = http.client.HTTPSConnection(way.hostname or "", way.port, timeout=ANSWER_S, context=context)
-    else:
-        made = http.client.HTTPConnection(way.hostname or "", way.port, timeout=ANSWER_S)
-    if proxy:
-        headers = {}
-        if way.username is not None:
-            user = f"{urllib.parse.unquote(way.username)}:{urllib.parse.unquote(way.password or '')}"
-            headers["Proxy-Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
-        made.set_tunnel(parts.hostname or "", parts.port, headers)
-    return made
-
-
-def _proxy(endpoint: str) -> str:
-    """The URL of the proxy that the environment names for this endpoint, "" for none."""
-    parts = urllib.parse.urlsplit(endpoint)
-    found = urllib.request.getproxies()
-    proxy = found.get(parts.scheme) or found.get("all", "")
-    if not proxy or urllib.request.proxy_bypass(parts.netloc, found):
-        return ""
-    return proxy if "://" in proxy else f"http://{proxy}"
-
-
-def _answer(connection: http.client.HTTPConnection) -> tuple[int, bytes]:
-    response = connection.getresponse()
-    text = response.read(_ANSWER_LIMIT_BYTES)
-    if not response.isclosed():
-        connection.close()  # more than we want to read
-    return response.status, text
 
 
 def _code(text: bytes) -> str:

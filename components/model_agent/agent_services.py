@@ -6,7 +6,6 @@ Long work (an upload, a transfer) belongs on a thread of the service's own; `clo
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -70,11 +69,10 @@ class Leases:
         """Nothing to end."""
 
 
-def start(given: argparse.Namespace, aliases: agent_aliases.Aliases, engine: agent_engine.Engine) -> Services:
-    """Every service of this agent, started. Raises OSError."""
-    del given  # of the services to come
+def start(aliases: agent_aliases.Aliases, engine: agent_engine.Engine, edge: Any) -> Services:
+    """Every service of this agent, started; `edge` as in agent_observing.Observing. Raises OSError."""
     reporter = agent_report.open_reporter()
-    observing = agent_observing.Observing(aliases, engine, reporter)
+    observing = agent_observing.Observing(aliases, engine, reporter, edge)
     trials = agent_trials.Trials(aliases, reporter, observing.captures.disagreed)
     engine.observers.append(trials.observe)
     engine.route, engine.fell_back = trials.route, trials.fell_back

@@ -1,5 +1,8 @@
 """Uploads closed captures to S3 when a link and the day's budget allow it, and removes them here only then.
 
+There may be several stores, each with its Uploads; they share the day's budget. Sampled captures are sent when their hour is
+over; those of Edge Manager's door every few seconds (agent_edge_captures.py), which also asks whether there is a link at all.
+
 The configuration `captureUpload` of the agent's recipe, as JSON in MARRAM_CAPTURE_UPLOAD; without a bucket nothing is sent:
 
     {"bucket": "captures", "prefix": "things/{thing}", "endpoint": "", "region": "", "bytesPerDay": 104857600}
@@ -24,10 +27,12 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import agent_capture
+import agent_credentials
 import agent_s3
 import agent_settings
 import agent_upload_state
@@ -39,25 +44,35 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 900.0
 _LAST_S = 2.0
 
 
+@dataclass(frozen=True)
+class Source:
+    """What is sent, and where to. `store` gives the open store or None; `folder` is the store's, which keys are relative to.
+
+    `push_s` above 0: all that is there is closed and sent that often. `thing` is in the names of objects.
+    """
+
+    destination: agent_s3.Destination
+    folder: Path
+    thing: str
+    store: Callable[[], agent_capture.Capture | None]
+    push_s: float = 0.0
+    credentials: agent_credentials.Source = agent_credentials.exchanged
+
+
 class Uploads:
-    """A service. `store` gives the open store or None; `folder` is the store's, which keys are relative to."""
+    """A service that sends what one source has."""
 
     def __init__(
-        self,
-        destination: agent_s3.Destination,
-        bytes_per_day: int,
-        folder: Path,
-        thing: str,
-        store: Callable[[], agent_capture.Capture | None],
-        clock: Callable[[], float] = time.time,
+        self, source: Source, budget: agent_upload_state.Budget, clock: Callable[[], float] = time.time
     ) -> None:
-        self._bucket = agent_s3.Bucket(destination, clock)
-        self._prefix = destination.prefix.replace("{thing}", thing)
-        self._bytes_per_day = bytes_per_day
-        self._folder = folder
-        self._thing = thing
-        self._store = store
+        self._source = source
+        self._bucket = agent_s3.Bucket(source.destination, clock, source.credentials)
+        self._prefix = source.destination.prefix.replace("{thing}", source.thing)
+        self._budget = budget
         self._clock = clock
+        self._link: str | None = None  # why there is none, "" if there is one; None before the first try
+        self._failed_at: float | None = None  # monotonic, of the last try if that failed
+        budget.join(self._state())
         self._random = random.Random()  # noqa: S311 spreads the tries of many devices
         self._changed = threading.Condition()
         self._closed = False
@@ -72,6 +87,23 @@ class Uploads:
         del alias
         with self._changed:
             return dict(self._figures)
+
+    def no_link(self, wait_s: float) -> str:
+        """Why nothing can be sent, as the last try found; "" if something can. Waits so long for the first try.
+
+        A link is credentials and a connection; what the other side says of an object is another matter.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._link is not None or self._closed, wait_s)
+            return "it was not tried yet" if self._link is None else self._link
+
+    def hurry(self) -> None:
+        """Looks now; after a failure only if that was some seconds ago."""
+        with self._changed:
+            if self._failed_at is None or time.monotonic() - self._failed_at >= _FIRST_PAUSE_S:
+                self._failed_at = None
+                self._looks += 1
+                self._changed.notify_all()
 
     def look(self) -> None:
         """Ends a pause: there may be something to do, or a link again."""
@@ -94,14 +126,16 @@ class Uploads:
         self._thread.join(_LAST_S)
 
     def _run(self) -> None:
-        pause_s, failures = _FIRST_LOOK_S, 0
+        usual_s = self._source.push_s or LOOK_S
+        pause_s, failures = 0.0 if self._source.push_s else _FIRST_LOOK_S, 0
         while not self._closes_within(pause_s):
-            store = self._store()
+            pause_s = pause_s or _FIRST_LOOK_S
+            store = self._source.store()
             if store is None:
                 continue
             try:
                 self._send_all(store)
-                pause_s, failures = LOOK_S, 0
+                pause_s, failures = usual_s, 0
                 self._note(error="")
             except Exception as error:  # of a network, a disk, a file: none may end the uploads for good
                 failures += 1
@@ -112,9 +146,12 @@ class Uploads:
 
     def _send_all(self, store: agent_capture.Capture) -> None:
         """Sends what is closed, the oldest first, until all is sent or the day's budget is used."""
-        closed = store.closed()
-        state = agent_upload_state.State.open(self._folder / "upload.json")
+        closed = store.closed(everything=self._source.push_s > 0)
+        state = self._state()
+        self._budget.join(state)
         self._note(waitingUnits=len(closed), today=state.spent(self._clock()))
+        if self._source.push_s and self._link != "":
+            self._connect()  # somebody asks whether there is a link
         for place, lines in enumerate(closed):
             try:
                 if not self._send_unit(lines, state):
@@ -124,11 +161,14 @@ class Uploads:
             store.remove(lines)
             self._note(waitingUnits=len(closed) - place - 1, units=1)
 
+    def _state(self) -> agent_upload_state.State:
+        return agent_upload_state.State.open(self._source.folder / "upload.json")
+
     def _send_unit(self, lines: Path, state: agent_upload_state.State) -> bool:
         """Whether all of the unit is there; False when the budget is used up or the agent ends."""
         tensors = lines.with_suffix(".tensors")
         files = [*sorted(tensors.iterdir()), lines] if tensors.is_dir() else [lines]
-        state.begin(lines.relative_to(self._folder).as_posix())
+        state.begin(lines.relative_to(self._source.folder).as_posix())
         for path in files:
             if path.name in state.sent:
                 continue
@@ -136,21 +176,42 @@ class Uploads:
                 return False
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if not state.allows(size, self._bytes_per_day, self._clock()):
+                if not self._budget.allows(state, size, self._clock()):
                     return False
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 file.seek(0)
-                self._bucket.connect()
-                state.spend(size, self._clock())
+                self._connect()
+                if not self._budget.take(state, size, self._clock()):
+                    return False
                 self._note(today=state.spent(self._clock()))
-                self._bucket.put(self._key(path, lines, state.store), file, size, digest)
+                self._put(self._key(path, lines, state.store), file, size, digest)
             state.done(path.name)
             self._note(sent_bytes=size)
         return True
 
+    def _connect(self) -> None:
+        try:
+            self._bucket.connect()
+        except Exception as error:
+            self._tell_link(f"{error}" or repr(error))
+            raise
+        self._tell_link("")
+
+    def _put(self, key: str, file: IO[bytes], size: int, digest: str) -> None:
+        try:
+            self._bucket.put(key, file, size, digest)
+        except OSError as error:  # not S3Error: then there was an answer
+            self._tell_link(f"{error}" or repr(error))
+            raise
+
+    def _tell_link(self, why_none: str) -> None:
+        with self._changed:
+            self._link = why_none
+            self._changed.notify_all()
+
     def _key(self, path: Path, lines: Path, store: str) -> str:
-        folder = path.parent.relative_to(self._folder).as_posix()
-        name = f"{self._thing}-{store}-{path.name}" if path == lines else path.name
+        folder = path.parent.relative_to(self._source.folder).as_posix()
+        name = f"{self._source.thing}-{store}-{path.name}" if path == lines else path.name
         return "/".join(filter(None, (self._prefix, folder, name)))
 
     def _note(self, *, error: str | None = None, units: int = 0, sent_bytes: int = 0, **values: int) -> None:
@@ -158,6 +219,8 @@ class Uploads:
             self._figures.update(values)
             self._figures["units"] += units
             self._figures["bytes"] += sent_bytes
+            if error is not None:
+                self._failed_at = time.monotonic() if error else None
             if error is not None and error != self._figures["error"]:
                 self._figures["error"] = error
                 self._lines.append(f"captures: not uploaded for now: {error}" if error else "captures: uploading again")
@@ -175,12 +238,12 @@ def pause_after(failures: int, chance: float) -> float:
     return longest * (0.5 + chance / 2)
 
 
-def read(given: Mapping[str, Any]) -> tuple[agent_s3.Destination, int] | None:
-    """The destination and bytes per day; None without a bucket. Raises agent_settings.SettingsError."""
+def read(given: Mapping[str, Any]) -> tuple[agent_s3.Destination | None, int]:
+    """The destination, None without a bucket, and the bytes per day. Raises agent_settings.SettingsError."""
     destination = agent_s3.read(given)
     bytes_per_day = given.get("bytesPerDay", BYTES_PER_DAY)
     if isinstance(bytes_per_day, bool) or not isinstance(bytes_per_day, int | float) or not 0 < bytes_per_day <= 2**50:
         raise agent_settings.SettingsError(
             f"captureUpload: bytesPerDay is {bytes_per_day!r}, it must be a number of bytes"
         )
-    return (destination, int(bytes_per_day)) if destination else None
+    return destination, int(bytes_per_day)

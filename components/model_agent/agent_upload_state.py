@@ -1,7 +1,7 @@
 """What uploads remember over a restart: the store's name in keys, the bytes of the day, what was sent of the unit begun.
 
-One small JSON file, written anew (temporary name, fsync, rename) at each change. One that cannot be read is begun anew: the
-unit is then sent from its beginning, under the same keys, and the day's budget is taken for used.
+One small JSON file for each store, written anew (temporary name, fsync, rename) at each change. One that cannot be read is begun
+anew: the unit is then sent from its beginning, and the day's budget is taken for used.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class State:
     """`store` is a random name of this device's store, `sent` the files that are there of the unit begun."""
 
     def __init__(self, path: Path, found: dict[str, Any]) -> None:
-        self._path = path
+        self.path = path
         self.store = str(found["store"])
         self.sent: list[str] = [str(name) for name in found["sent"]]
         self._unit = str(found["unit"])
@@ -42,11 +43,11 @@ class State:
             self._unit, self.sent = unit, []
             self._save()
 
-    def allows(self, size: int, bytes_per_day: int, at: float) -> bool:
-        """Whether the day of `at` (epoch seconds) has room; an empty day has room for anything."""
+    def allows(self, size: int, bytes_per_day: int, at: float, elsewhere: int = 0) -> bool:
+        """Whether the day of `at` (epoch seconds) has room beside `elsewhere`; an empty day has room for anything."""
         if self._day == "unknown":
             self._day, self._bytes = _day(at), bytes_per_day
-        used = self.spent(at)
+        used = self.spent(at) + elsewhere
         return not used or used + size <= bytes_per_day
 
     def spent(self, at: float) -> int:
@@ -65,13 +66,44 @@ class State:
 
     def _save(self) -> None:
         found = {"store": self.store, "sent": self.sent, "unit": self._unit, "day": self._day, "bytes": self._bytes}
-        new = self._path.with_suffix(".new")
+        new = self.path.with_suffix(".new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             json.dump(found, file)
             file.flush()
             os.fsync(descriptor)
-        new.replace(self._path)
+        new.replace(self.path)
+
+
+class Budget:
+    """Bytes that the stores of one agent may send together in a day (UTC); for many threads."""
+
+    def __init__(self, bytes_per_day: int) -> None:
+        self._bytes_per_day = bytes_per_day
+        self._lock = threading.Lock()
+        self._states: dict[Path, State] = {}
+
+    def join(self, state: State) -> None:
+        """What this state's store has sent counts, in place of what was read of it before."""
+        with self._lock:
+            self._states[state.path] = state
+
+    def allows(self, state: State, size: int, at: float) -> bool:
+        """Whether a file of so many bytes may be sent on the day of `at`."""
+        with self._lock:
+            return self._allows(state, size, at)
+
+    def take(self, state: State, size: int, at: float) -> bool:
+        """Counts a file whose sending begins, if it is still allowed."""
+        with self._lock:
+            allowed = self._allows(state, size, at)
+            if allowed:
+                state.spend(size, at)
+            return allowed
+
+    def _allows(self, state: State, size: int, at: float) -> bool:
+        elsewhere = sum(other.spent(at) for path, other in self._states.items() if path != state.path)
+        return state.allows(size, self._bytes_per_day, at, elsewhere)
 
 
 def _day(at: float) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 import agent_capture
 import agent_capture_files
 import agent_capture_store
+import agent_credentials
 import agent_s3
 import agent_settings
 import agent_sigv4
@@ -126,9 +127,8 @@ class Scene:
         }
         destination = agent_s3.read(given)
         assert destination is not None
-        made = agent_upload.Uploads(
-            destination, bytes_per_day, self.where.folder, "crane", lambda: self.store, lambda: self.now
-        )
+        source = agent_upload.Source(destination, self.where.folder, "crane", lambda: self.store)
+        made = agent_upload.Uploads(source, agent_upload_state.Budget(bytes_per_day), lambda: self.now)
         try:
             yield made
         finally:
@@ -175,8 +175,8 @@ def scene(cloud: clouds.Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for each in s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
         s3.delete_object(Bucket=BUCKET, Key=each["Key"])
     exchange = TokenExchange(cloud.key.id, cloud.key.secret)
-    monkeypatch.setenv(agent_s3.URI_VARIABLE, exchange.uri)
-    monkeypatch.setenv(agent_s3.TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setenv(agent_credentials.URI_VARIABLE, exchange.uri)
+    monkeypatch.setenv(agent_credentials.TOKEN_VARIABLE, TOKEN)
     made = Scene(tmp_path, cloud, exchange)
     yield made
     made.close()
@@ -444,7 +444,7 @@ def test_settings_when_they_mean_nothing_then_refused_with_the_key(given: dict[s
 
 
 def test_settings_when_there_is_no_bucket_then_nothing_is_uploaded() -> None:
-    assert agent_upload.read({"bucket": "", "bytesPerDay": 5}) is None
+    assert agent_upload.read({"bucket": "", "bytesPerDay": 5}) == (None, 5)
 
 
 def test_destination_when_no_endpoint_is_given_then_it_is_amazons_of_the_region() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import agent_capture_store
 import agent_s3
 import agent_upload
+import agent_upload_state
 
 
 def main(folder: str, given: str) -> None:
@@ -20,7 +21,8 @@ def main(folder: str, given: str) -> None:
     where = agent_capture_store.Where(Path(folder), "default", "crane", 1 << 22)
     with contextlib.ExitStack() as stack:
         store = agent_capture_store.open_store(where, stack)
-        uploads = agent_upload.Uploads(destination, 1 << 30, where.folder, "crane", lambda: store)
+        source = agent_upload.Source(destination, where.folder, "crane", lambda: store)
+        uploads = agent_upload.Uploads(source, agent_upload_state.Budget(1 << 30))
         told, pause = "", threading.Event()
         while True:
             uploads.look()
