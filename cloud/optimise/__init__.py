@@ -3,6 +3,7 @@
     targets, samples      what is asked: the target's description, calibration and evaluation sets, their digests
     candidates            the forms worth trying on a target (pure): model (as given, fp16, INT8 …) and session settings
     forms                 makes the files of those models: fp16, static and dynamic INT8, ORT format
+    saturation, graphs    which layers must have weights of 7 bits, by the calibration set alone; the nodes of a graph (pure)
     runtimes, worker,     a runtime behind one shape; a fresh process for each candidate, which loads, times and answers;
       bench               the near end of that process
     precision             what a runtime really computes in, whatever it was told

@@ -14,8 +14,8 @@ SOURCE = "source"
 class Form(msgspec.Struct, frozen=True):
     """One model file: `kind` is source, fp16, static, dynamic or ort (the source in ORT's own format).
 
-    `activations` and `weights` are int8 or uint8. `narrow` gives weights 7 bits where products are summed in pairs, which
-    saturate on CPUs without VNNI. `float_ends` leaves the last layers as they are: what they lose, nothing mends.
+    `activations` and `weights` are int8 or uint8. `narrow` gives weights 7 bits in layers that saturate on CPUs without VNNI
+    (saturation.py). `float_ends` leaves the last layers as they are: what they lose, nothing mends.
     `precision` is what it says it computes in.
     """
 
@@ -109,3 +109,9 @@ def source(found: Sequence[Candidate]) -> Candidate:
 def form(name: str) -> Form:
     """The form of that name. Raises KeyError."""
     return {each.name: each for each in FORMS}[name]
+
+
+def wide(narrow: Form) -> Form:
+    """The form that a narrow one narrows: 8 bits in every layer."""
+    plain = msgspec.structs.replace(narrow, name="", narrow=False, float_ends=False)
+    return next(each for each in FORMS if msgspec.structs.replace(each, name="") == plain)

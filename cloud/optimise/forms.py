@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cloud.optimise import candidates, graphs, runtimes, samples
+from cloud.optimise import candidates, graphs, runtimes, samples, saturation
 
 
 class FormError(Exception):
@@ -26,6 +26,12 @@ class Maker:
     def __init__(self, source: Path, calibration: samples.Samples, folder: Path) -> None:
         self._source, self._calibration, self._folder = source, calibration, folder
         self._made: dict[str, Path | FormError] = {}
+        self._layers: dict[str, tuple[saturation.Layer, ...]] = {}
+
+    @property
+    def layers(self) -> Mapping[str, tuple[saturation.Layer, ...]]:
+        """What is known of layers that saturate, for each form with 8 bits everywhere that was asked to be narrowed."""
+        return self._layers
 
     def file(self, form: candidates.Form) -> Path:
         """The file of a form. Raises FormError, the same one again for the same form."""
@@ -44,6 +50,8 @@ class Maker:
         try:
             with _quiet():
                 _MAKERS[form.kind](self, form, target)
+        except FormError as error:  # of the form that this one narrows
+            return error
         except Exception as error:  # tools raise what they like on models they do not know
             return FormError(f"{form.kind} form cannot be made: {' '.join(str(error).split())[:300]}")
         return target
@@ -62,7 +70,7 @@ class Maker:
         prepared = self._prepared()
         onnx: Any = importlib.import_module("onnx")
         graph = onnx.load(prepared).graph
-        narrowed = graphs.narrowed(graph, form.per_channel, kinds[form.weights]) if form.narrow else {}
+        names = self._saturating(form) if form.narrow else ()
         library.quantize_static(
             str(prepared),
             str(target),
@@ -72,7 +80,9 @@ class Maker:
             activation_type=kinds[form.activations],
             weight_type=kinds[form.weights],
             nodes_to_exclude=graphs.ends(graph) if form.float_ends else [],
-            extra_options={"TensorQuantOverrides": narrowed},
+            extra_options={
+                "TensorQuantOverrides": graphs.narrowed(graph, names, form.per_channel, kinds[form.weights])
+            },
         )
 
     def dynamic(self, form: candidates.Form, target: Path) -> None:
@@ -96,6 +106,32 @@ class Maker:
         options.add_session_config_entry("session.save_model_format", "ORT")
         options.log_severity_level = 4
         library.InferenceSession(str(self._source), options, providers=["CPUExecutionProvider"])
+
+    def _saturating(self, narrow: candidates.Form) -> tuple[str, ...]:
+        """The names of the nodes that saturate on the calibration set, found once for each form that is narrowed."""
+        wide = candidates.wide(narrow)
+        if wide.name not in self._layers:
+            onnx: Any = importlib.import_module("onnx")
+            prepared = onnx.load(self._prepared())
+            found = saturation.read(onnx.load(self.file(wide)).graph, prepared.graph)
+            self._layers[wide.name] = saturation.layers(found, self._observed(prepared, found))
+        return tuple(each.node for each in self._layers[wide.name] if each.saturates)
+
+    def _observed(self, prepared: Any, found: Sequence[saturation.Weights]) -> Iterator[Mapping[str, samples.Array]]:
+        """The inputs of the nodes in `found` for each calibration sample, as the model computes them in float32."""
+        onnx: Any = importlib.import_module("onnx")
+        given = {each.name for each in prepared.graph.input}
+        wanted = sorted({each.input for each in found} - given)
+        session = None
+        if wanted:
+            del prepared.graph.output[:]
+            prepared.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
+            target = self._folder / "observed.onnx"
+            target.write_bytes(prepared.SerializeToString(deterministic=True))
+            session = runtimes.OnnxRuntime().load(target, runtimes.Settings())
+        for at in range(self._calibration.count):
+            inputs = self._calibration.one(at)
+            yield {**inputs, **(session.run(inputs) if session is not None else {})}
 
     def _prepared(self) -> Path:
         """The source with shapes inferred, constants folded where the tools can, and a name for every node."""

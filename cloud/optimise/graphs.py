@@ -1,11 +1,11 @@
-"""What quantisation must know of an ONNX graph (pure, over onnx's own messages): pairwise products, last layers, names."""
+"""What quantisation must know of an ONNX graph (pure, over onnx's own messages): multiplying nodes, last layers, names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-_MULTIPLIES = ("Conv", "MatMul", "Gemm")
+MULTIPLIES = ("Conv", "MatMul", "Gemm")
 _MOVES = ("Reshape", "Transpose", "Concat", "Identity", "Flatten", "Squeeze", "Unsqueeze", "Cast", "Sigmoid", "Softmax")
 
 
@@ -25,25 +25,30 @@ def drop_unused_domains(model: Any) -> None:
     model.opset_import.extend(kept)
 
 
-def narrowed(graph: Any, per_channel: bool, kind: Any) -> dict[str, list[dict[str, Any]]]:
-    """onnxruntime's TensorQuantOverrides that give the weights of pairwise summed products 7 bits.
+def narrowed(graph: Any, names: Collection[str], per_channel: bool, kind: Any) -> dict[str, list[dict[str, Any]]]:
+    """onnxruntime's TensorQuantOverrides that give the weights of the nodes of these names 7 bits.
 
-    AVX2 kernels add two 8 x 8 bit products in 16 bits, which saturates (onnxruntime's documentation of reduce_range). Those
-    of depthwise convolutions do not, and 7 bits would cost them accuracy for nothing.
+    Two products of 8 and 7 bits never exceed 16 bits (onnxruntime's documentation of reduce_range).
     """
-    weights = {tensor.name for tensor in graph.initializer}
     found = {}
     for node in graph.node:
-        if node.op_type not in _MULTIPLIES or len(node.input) < 2 or node.input[1] not in weights:
-            continue
-        if node.op_type == "Conv" and _number(node, "group", 1) > 1:
+        if node.name not in names:
             continue
         entry: dict[str, Any] = {"quant_type": kind, "reduce_range": True, "symmetric": True}
         if per_channel:
-            by_rows = node.op_type == "Conv" or _number(node, "transB", 0)
+            by_rows = node.op_type == "Conv" or attribute(node, "transB", 0)
             entry["axis"] = 0 if by_rows else 1
         found[node.input[1]] = [entry]
     return found
+
+
+def attribute(node: Any, name: str, otherwise: Any) -> Any:
+    """An attribute of a node that is a whole number, a text or whole numbers; `otherwise` if the node has none of that name."""
+    for each in node.attribute:
+        if each.name == name:
+            fields = {each.INT: each.i, each.STRING: each.s.decode(), each.INTS: list(each.ints)}
+            return fields[each.type]
+    return otherwise
 
 
 def ends(graph: Any) -> list[str]:
@@ -58,7 +63,7 @@ def ends(graph: Any) -> list[str]:
         followers = [each for name in node.output for each in after.get(name, [])]
         ends_here = all(last[each.name] and each.op_type in _MOVES for each in followers)
         last[node.name] = ends_here and bool(followers or given.intersection(node.output))
-    return [node.name for node in graph.node if node.op_type in _MULTIPLIES and last[node.name]]
+    return [node.name for node in graph.node if node.op_type in MULTIPLIES and last[node.name]]
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
@@ -68,7 +73,3 @@ def _nodes(graph: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from _nodes(inner)
-
-
-def _number(node: Any, name: str, otherwise: int) -> int:
-    return next((int(each.i) for each in node.attribute if each.name == name), otherwise)

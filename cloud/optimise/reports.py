@@ -7,11 +7,14 @@ from typing import Any
 
 import msgspec
 
-from cloud.optimise import certificates, gate, outcomes, targets
+from cloud.optimise import certificates, gate, outcomes, saturation, targets
 
 
 class Report(msgspec.Struct, frozen=True, rename="camel"):
-    """`digests` are SHA-256 in hex of source, calibration and evaluation; `verdict` is one sentence."""
+    """`digests` are SHA-256 in hex of source, calibration and evaluation; `verdict` is one sentence.
+
+    `saturation` tells, for each form that was narrowed, of every multiplying node whether it got 7 bits, and why.
+    """
 
     format: int
     verdict: str
@@ -20,6 +23,7 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     bounds: gate.Bounds
     digests: Mapping[str, str]
     figures: outcomes.Figures
+    saturation: Mapping[str, tuple[saturation.Layer, ...]] = {}
 
 
 def verdict(figures: outcomes.Figures) -> str:
@@ -36,9 +40,15 @@ def verdict(figures: outcomes.Figures) -> str:
     )
 
 
-def write(figures: outcomes.Figures, target: targets.Target, bounds: gate.Bounds, digests: Mapping[str, str]) -> bytes:
-    """The bytes of report.json."""
+def write(
+    figures: outcomes.Figures,
+    target: targets.Target,
+    bounds: gate.Bounds,
+    digests: Mapping[str, str],
+    layers: Mapping[str, tuple[saturation.Layer, ...]],
+) -> bytes:
+    """The bytes of report.json; `layers` are its `saturation`."""
     kind, features = certificates.machine()
     machine = {"class": kind, "features": list(features)}
-    report = Report(1, verdict(figures), target, machine, bounds, digests, figures)
+    report = Report(1, verdict(figures), target, machine, bounds, digests, figures, layers)
     return msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"

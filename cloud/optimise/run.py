@@ -112,7 +112,8 @@ def optimise(
             chosen = next(one for one in listed if one.name == figures.best)
             made = _component(request, figures, maker.file(chosen.form), chosen, source, calibration, held)
     report, drawn = request.out / "report.json", request.out / "report.png"
-    report.write_bytes(reports.write(figures, request.target, request.bounds, _digests(request, calibration, held)))
+    digests = _digests(request, calibration, held)
+    report.write_bytes(reports.write(figures, request.target, request.bounds, digests, maker.layers))
     drawn.write_bytes(picture.draw(figures, request.target, request.bounds, request.model.name))
     return Result(figures, best, report, drawn, *made)
 

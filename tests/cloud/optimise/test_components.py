@@ -20,6 +20,7 @@ from cloud.optimise import (
     reports,
     runtimes,
     samples,
+    saturation,
     targets,
 )
 from nucleus.core import recipe
@@ -159,12 +160,14 @@ def test_certificate_when_the_agent_reads_it_then_it_counts_here() -> None:
 
 
 def test_report_when_written_then_the_same_figures_come_back() -> None:
-    data = reports.write(FIGURES, TARGET, BOUNDS, DIGESTS)
+    layers = {"INT8": (saturation.Layer("Conv_1", "Conv", True, 3, 40_000, "3 of 448 pairs: 7 bits"),)}
+    data = reports.write(FIGURES, TARGET, BOUNDS, DIGESTS, layers)
 
     import msgspec
 
     read = msgspec.json.decode(data, type=reports.Report)
     assert read.figures == FIGURES
+    assert read.saturation == layers
     assert read.verdict.startswith("Optimised: INT8, 1.58 times as fast")
     assert json.loads(data)["figures"]["outcomes"][2]["reasons"] == [{"code": "MARGIN", "text": "too much"}]
 
