@@ -5,7 +5,8 @@ there is; input of 150 KB and 1 MB (FP32). One agent process with every door, on
 (tools/bench_model_client.py) with the doors' own clients, which also holds the direct session; rounds of a few calls
 from each in turn, so that a loud minute of the machine meets all of them. A call is what an application writes: array
 in, array out. Figures are medians; the overhead is the median of a door less that of the direct call, the ratio is
-between them.
+between them. The floors are the least that another process, two copies and a socket or gRPC cost here
+(tools/bench_model_floor.py); Edge Manager's doors speak gRPC, too.
 """
 
 from __future__ import annotations
@@ -115,6 +116,9 @@ def _rows(found: dict[str, dict[str, dict[str, Any]]]) -> list[tuple[str, str, s
         for door, each in doors.items():
             over, times = each["p50_us"] - direct, each["p50_us"] / direct
             against = f"+{over:,.0f} us, {times:.1f} x direct; " if door != "direct" else ""
+            least = doors.get("floor gRPC" if "gRPC" in door or "edge" in door else "floor", each)
+            if least is not each and door != "direct":
+                against += f"{each['p50_us'] / least['p50_us']:.2f} x its floor; "
             method = f"{against}p99 {each['p99_us']:,.0f} us; {each['client']}, {each['count']} calls"
             rows.append((f"model {size}: {door}", f"{each['p50_us']:,.0f} us", method))
     return rows

@@ -26,10 +26,13 @@ def main(asked: dict[str, Any]) -> None:
     sys.path.insert(0, asked["files"])
     numpy = importlib.import_module("numpy")
     doors = {"direct": ("onnxruntime in the client", direct(asked["model"]))}
+    floor = importlib.import_module("bench_model_floor")  # beside this file
     others = {
+        "floor": floor.frames,
         "native": native,
         "native bytes": native_bytes,
         "REST": rest,
+        "floor gRPC": floor.calls,
         "gRPC": grpc,
         "gRPC shared": grpc_shared,
         "edge": edge,
@@ -37,7 +40,7 @@ def main(asked: dict[str, Any]) -> None:
     }
     for door, make in others.items():
         try:
-            doors[door] = make(asked["addresses"].get(door.partition(" ")[0]), asked)
+            doors[door] = make(asked["addresses"].get(door.partition(" ")[0], ""), asked)
         except ImportError as error:
             print(f"no figures for {door}: {error}", file=sys.stderr)
     found = {}
