@@ -8,7 +8,7 @@
 in the bucket `provider_s3_bucket_name`, under `<folder_prefix>/<fleet>/<model>/YYYY/MM/DD/HH/`, by agent_upload.py within its
 day's budget. S3 is where the agent's `captureUpload` says (endpoint), the region `core_region` or that one's. Credentials come
 from the nucleus, or by the certificate in `provider_aws_cert_file`, `..._cert_pk_file`, `..._ca_cert_file` from the URL
-`provider_aws_iot_cred_endpoint` (https://HOST/role-aliases/ALIAS/credentials).
+`provider_aws_iot_cred_endpoint` (https://HOST/role-aliases/ALIAS/credentials). `{thing}` in the prefix is the device's name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import agent_upload_state
 
 NO_CLOUD = "FAILED_PRECONDITION"
 FIRST_TRY_S = 5.0  # a capture waits so long to learn whether there is a link, once
-_LAST_S = 5.0
+_LAST_S = 2.0
 _MIB = 1024 * 1024
 _CORE, _PROVIDER = agent_edge_settings.CORE, agent_edge_settings.PROVIDER
 _PERIOD_S = 8  # Edge Manager's defaults (spec ml.md 1.6)
@@ -131,7 +131,9 @@ def _opened(where: agent_capture_store.Where, source: agent_upload.Source | None
 
 
 def _where(settings: agent_edge_settings.Settings) -> agent_capture_store.Where:
-    parts = [part for part in settings.text(f"{_CORE}folder_prefix", "").split("/") if part]
+    device = settings.text(f"{_CORE}device_name", os.environ.get("AWS_IOT_THING_NAME", "") or socket.gethostname())
+    prefix = settings.text(f"{_CORE}folder_prefix", "").replace("{thing}", device)
+    parts = [part for part in prefix.split("/") if part]
     parts.append(settings.text(f"{_CORE}device_fleet_name", "default"))
     for part in parts:
         if not agent_capture_store.PART.fullmatch(part):
@@ -148,7 +150,7 @@ def _where(settings: agent_edge_settings.Settings) -> agent_capture_store.Where:
     return agent_capture_store.Where(
         Path(settings.text(f"{_CORE}capture_data_disk_path", "captures")),
         "/".join(parts),
-        settings.text(f"{_CORE}device_name", os.environ.get("AWS_IOT_THING_NAME", "") or socket.gethostname()),
+        device,
         settings.number("captureDiskBytes", 256 * _MIB),
         min(settings.number(f"{_CORE}capture_data_base64_embed_limit", limit), limit),
         bounds,

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import datetime
 import hashlib
-import http.server
 import json
 import os
 import random
@@ -24,7 +23,6 @@ from typing import Any
 import agent_capture
 import agent_capture_files
 import agent_capture_store
-import agent_credentials
 import agent_s3
 import agent_settings
 import agent_sigv4
@@ -36,58 +34,18 @@ import botocore.credentials
 import pytest
 
 from tests.cloud.api import service as clouds
-from tests.components import parts
+from tests.components import exchanging, parts
 
 SEED = 20261124
 BUCKET = "captures"
 DAY_S = 86400.0
-TOKEN = "token-of-the-agent"
 UPLOADER = Path(__file__).with_name("upload_writer.py")
-
-
-class TokenExchange:
-    """The nucleus's credential endpoint, as the AWS SDKs ask it."""
-
-    def __init__(self, key_id: str, secret: str) -> None:
-        self.asked = 0
-        self.failing = False
-        self.lasts_s = 10 * DAY_S
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(handler) -> None:  # noqa: N805 the names of the standard library
-                self.asked += 1
-                allowed = handler.headers["Authorization"] == TOKEN and not self.failing
-                until = datetime.datetime.fromtimestamp(time.time() + self.lasts_s, datetime.UTC)
-                given = {
-                    "AccessKeyId": key_id,
-                    "SecretAccessKey": secret,
-                    "Token": "",
-                    "Expiration": f"{until:%Y-%m-%dT%H:%M:%SZ}",
-                }
-                body = json.dumps(given).encode() if allowed else b"no connection to the cloud"
-                handler.send_response(200 if allowed else 500)
-                handler.send_header("Content-Length", str(len(body)))
-                handler.end_headers()
-                handler.wfile.write(body)
-
-            def log_message(handler, *_: Any) -> None:  # noqa: N805
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.uri = f"http://127.0.0.1:{self._server.server_port}/2016-11-01/credentialprovider/"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
 
 class Scene:
     """A store of captures, a cloud with a bucket, and uploads between them."""
 
-    def __init__(self, folder: Path, cloud: clouds.Service, exchange: TokenExchange) -> None:
+    def __init__(self, folder: Path, cloud: clouds.Service, exchange: exchanging.TokenExchange) -> None:
         self.where = agent_capture_store.Where(folder / "samples", "default", "crane", 1 << 22)
         self.cloud = cloud
         self.exchange = exchange
@@ -174,9 +132,9 @@ def scene(cloud: clouds.Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         s3.create_bucket(Bucket=BUCKET)
     for each in s3.list_objects_v2(Bucket=BUCKET).get("Contents", []):
         s3.delete_object(Bucket=BUCKET, Key=each["Key"])
-    exchange = TokenExchange(cloud.key.id, cloud.key.secret)
-    monkeypatch.setenv(agent_credentials.URI_VARIABLE, exchange.uri)
-    monkeypatch.setenv(agent_credentials.TOKEN_VARIABLE, TOKEN)
+    exchange = exchanging.TokenExchange(cloud.key.id, cloud.key.secret)
+    for name, value in exchange.environment.items():
+        monkeypatch.setenv(name, value)
     made = Scene(tmp_path, cloud, exchange)
     yield made
     made.close()
