@@ -25,6 +25,7 @@ from typing import Any
 import agent_drift
 import agent_onnx
 import agent_packed
+import agent_runs
 import agent_session
 import numpy as np
 import onnxruntime
@@ -53,6 +54,12 @@ class RefusedError(Exception):
 
 class InputError(Exception):
     """A request does not fit the model's inputs; the message is one readable line."""
+
+
+class HungError(InputError):
+    """The model computed this for too long; asking again would not help."""
+
+    code = "MODEL_HUNG"
 
 
 @dataclass(frozen=True)
@@ -92,21 +99,27 @@ class Manifest:
 class Model:
     """A loaded model; `predict` may be called by many threads at once."""
 
-    def __init__(self, manifest: Manifest, session: Any) -> None:
+    def __init__(self, manifest: Manifest, session: Any, longest_s: float = agent_runs.LONGEST_S) -> None:
         self.manifest = manifest
+        self.runs = agent_runs.Runs(longest_s)
         self._session = session
         self._outputs = [tensor.name for tensor in manifest.outputs]
         self._fitted: list[Any] = []  # names, types and shapes of the last inputs that fitted: mostly those of the next
 
     def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Raises InputError if the arrays do not fit the declared inputs or the model cannot compute them."""
+        """Raises InputError if the arrays do not fit the declared inputs or the model cannot compute them (in time)."""
         kind = [(name, array.dtype, array.shape) for name, array in inputs.items()]
         if kind != self._fitted:
             self._check(inputs)
             self._fitted = kind
+        options = self.runs.options
         try:
-            results = self._session.run(self._outputs, dict(inputs))
+            results = self._session.run(self._outputs, dict(inputs), options)
         except Exception as error:  # onnxruntime's own exceptions share no narrower base
+            if options.terminate:
+                raise HungError(
+                    f"it computed for {self.runs.longest_s:g} s and was ended; raise hangSeconds if it needs longer"
+                ) from error
             raise InputError(f"the model failed on these inputs: {_one_line(error)}") from error
         return dict(zip(self._outputs, results, strict=True))
 
@@ -135,7 +148,7 @@ def read_manifest(data: bytes) -> Manifest:
         raise RefusedError(f"model.json cannot be read: {_one_line(error)}", MANIFEST) from error
 
 
-def load(manifest: Manifest, model: bytes) -> Model:
+def load(manifest: Manifest, model: bytes, longest_s: float = agent_runs.LONGEST_S) -> Model:
     """Runs every check and returns the model, warm; raises RefusedError with the first one that fails."""
     digest = hashlib.sha256(model).hexdigest()
     if digest != manifest.sha256:
@@ -152,10 +165,13 @@ def load(manifest: Manifest, model: bytes) -> Model:
             f"it needs onnxruntime {manifest.minimum_version}, this device has {onnxruntime.__version__}",
             "RUNTIME_TOO_OLD",
         )
-    session = _session(manifest, model)
+    try:
+        session = agent_session.opened(manifest.session, model)
+    except Exception as error:  # onnxruntime's own exceptions share no narrower base
+        raise RefusedError(f"{manifest.file} cannot be loaded: {_one_line(error)}", "NOT_LOADABLE") from error
     _check_schema("input", manifest.inputs, session.get_inputs())
     _check_schema("output", manifest.outputs, session.get_outputs())
-    loaded = Model(manifest, session)
+    loaded = Model(manifest, session, longest_s)
     check_golden(loaded)
     return loaded
 
@@ -165,16 +181,6 @@ def check_golden(model: Any) -> None:
     golden = model.manifest.golden
     for number, (inputs, expected) in enumerate(golden, 1):
         _check_sample(model, f"golden sample {number} of {len(golden)}", inputs, expected)
-
-
-def _session(manifest: Manifest, model: bytes) -> Any:
-    options = agent_session.options(manifest.session)
-    try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no narrower base
-        raise RefusedError(f"{manifest.file} cannot be loaded: {_one_line(error)}", "NOT_LOADABLE") from error
-    session._model_bytes = None  # or the file stays in memory as long as the session, for a fallback to other providers
-    return session
 
 
 def _check_schema(kind: str, declared: tuple[Tensor, ...], found: Any) -> None:

@@ -3,14 +3,14 @@
 One process for each model (agent_worker.py), 0.2 s and some 46 MB (spec ml.md 9). When it dies, the request that it was
 computing gets a CrashedError, and it is started again: at once, then after BACKOFF_S, doubled each time. Meanwhile requests
 get NotReadyError, which clients try again. After CRASHES_LIMIT crashes within CRASHES_WITHIN_S the model is taken for broken:
-it answers with CrashedError until another version is offered. One request at a time goes to a process.
+it answers with CrashedError until another version is offered. One request at a time goes to a process. One that computes longer
+than agent_runs.patience_s hangs: the process is killed, which is a crash like any other.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -26,13 +26,14 @@ from typing import Any
 import agent_check
 import agent_engine
 import agent_frames
+import agent_runs
 import agent_worker
 
 CRASHES_LIMIT = 5
 CRASHES_WITHIN_S = 600.0
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
-HUNG_S = 60.0  # a model that loads or computes longer does not end any more
+HUNG_S = 60.0  # a model that loads longer does not end any more
 _REAPED_S = 2.0
 _SECRETS = frozenset({"SVCUID", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_CREDENTIALS_FULL_URI"})
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -47,8 +48,10 @@ class CrashedError(agent_check.InputError):
 class Process:
     """One life of a model's process; `loaded` waits for it, `predict` may be called by many threads."""
 
-    def __init__(self, package: int, memory_bytes: int) -> None:
+    def __init__(self, package: int, memory_bytes: int, patience: agent_runs.Patience) -> None:
         """Starts it. Raises OSError."""
+        self._patience = patience
+        self._bound_s = HUNG_S
         self._given, self._taken = agent_worker.Area.make("marram-inputs"), agent_worker.Area.make("marram-outputs")
         self._socket, theirs = socket.socketpair()
         agent_frames.bound(self._socket, HUNG_S, HUNG_S)
@@ -82,12 +85,17 @@ class Process:
                 if self._closed or self._fate:
                     raise BrokenPipeError
                 head = agent_frames.encode({"tensors": self._given.put(inputs)})
+                if self._bound_s != self._patience.seconds:
+                    self._bound_s = self._patience.seconds
+                    agent_frames.bound(self._socket, self._bound_s, HUNG_S)
+                begun = time.monotonic()
                 agent_frames.write(self._socket, head, b"", HUNG_S)
             except agent_worker.AreaError as error:
                 raise agent_check.InputError(str(error)) from error
             except OSError as error:
                 raise agent_engine.NotReadyError(self.why("before it computed this")) from error
             reply = self._reply("while it computed this")
+            self._patience.saw(time.monotonic() - begun)
             if reply.get("ok") is not True:
                 raise agent_check.InputError(str(reply.get("message")))
             try:
@@ -123,9 +131,9 @@ class Process:
 
     def _reply(self, when: str) -> dict[str, Any]:
         try:
-            return agent_frames.decode(self._reader.frame(HUNG_S)[0])
+            return agent_frames.decode(self._reader.frame(self._bound_s)[0])
         except (BlockingIOError, TimeoutError) as error:
-            raise self._over(f"the model's process hung {when}: no answer within {HUNG_S:g} s") from error
+            raise self._over(f"the model's process hung {when}: no answer within {self._bound_s:.3g} s") from error
         except (OSError, agent_frames.ClosedError, agent_frames.FrameError) as error:
             raise self._over(self.why(when)) from error
 
@@ -139,14 +147,15 @@ class Process:
 class Keeper:
     """Keeps a model's process alive, or takes the model for broken; `state` is loading, serving, restarting, broken or closed."""
 
-    def __init__(self, name: str, package: int, memory_bytes: int) -> None:
+    def __init__(self, name: str, package: int, memory_bytes: int, patience: agent_runs.Patience) -> None:
         self._name = name
         self.state, self.crashes, self.reason = "loading", 0, ""
         self._package = package
         self._memory_bytes = memory_bytes
+        self._patience = patience
         self._recent: collections.deque[float] = collections.deque(maxlen=CRASHES_LIMIT)
         self._changed = threading.Condition()
-        self._process = Process(package, memory_bytes)
+        self._process = Process(package, memory_bytes, patience)
 
     def start(self) -> None:
         """Waits for the model, then watches over it. Raises RefusedError, CrashedError; both leave nothing behind."""
@@ -222,7 +231,7 @@ class Keeper:
                 return False
             old = self._process
             try:
-                self._process = Process(self._package, self._memory_bytes)
+                self._process = Process(self._package, self._memory_bytes, self._patience)
             except OSError as error:
                 self.reason = f"cannot start a process: {error}"
                 return True  # the old one has ended still: counted as one more crash
@@ -259,16 +268,18 @@ class IsolatedModel:
         return self._keeper.process().predict(inputs)
 
 
-def load(manifest: agent_check.Manifest, model: bytes, memory_bytes: int = 0) -> IsolatedModel:
+def load(manifest: agent_check.Manifest, model: bytes, memory_bytes: int = 0, hang_s: float = 0.0) -> IsolatedModel:
     """Loads and checks a model in a process of its own, `memory_bytes` of memory at most (0: no bound).
+
+    `hang_s` as agent_runs.patience_s takes it.
 
     Raises RefusedError: MODEL_CRASHED for a native crash or a hang, RESOURCE_EXHAUSTED when the process could not be
     started or was killed from outside.
     """
     package = -1
     try:
-        package = _package(manifest, model)
-        keeper = Keeper(manifest.name, package, memory_bytes)
+        package = agent_worker.pack(manifest, model)
+        keeper = Keeper(manifest.name, package, memory_bytes, agent_runs.Patience(hang_s))
     except OSError as error:
         if package >= 0:
             os.close(package)
@@ -285,15 +296,3 @@ def load(manifest: agent_check.Manifest, model: bytes, memory_bytes: int = 0) ->
         raise agent_check.RefusedError(str(error), "RESOURCE_EXHAUSTED" if killed else "MODEL_CRASHED") from error
     keeper.watch()
     return loaded
-
-
-def _package(manifest: agent_check.Manifest, model: bytes) -> int:
-    """Memory with manifest and model, kept for every start; sealed, so that no process of the model can change it."""
-    described = agent_worker.describe(manifest)
-    descriptor = os.memfd_create("marram-model", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with open(descriptor, "wb", closefd=False) as file:
-        file.write(agent_worker.LENGTH.pack(len(described)) + described)
-        file.write(model)
-    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
-    return descriptor

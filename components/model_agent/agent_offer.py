@@ -155,7 +155,7 @@ class Gate:
         if entry is None or serving is None:
             return ""
         what, trying = f"{offer.component} {offer.version}", bool(offer.settings.trial.get("mode"))
-        if held.same(entry.serving) and serving.settings.isolated == offer.settings.isolated:
+        if held.same(entry.serving) and serving.settings.run == offer.settings.run:
             self._change(alias, agent_table.Confirmed(held))
             self._room.serving[alias] = dataclasses.replace(serving, settings=offer.settings)
             self._room.drop(alias)
@@ -168,11 +168,7 @@ class Gate:
         if held.same(entry.dropped) and entry.dropped is not None and held.settings == entry.dropped.settings:
             self._change(alias, agent_table.Confirmed(held))
             return f"{alias} stays with {entry.serving.version}; {what} was tried: {entry.refusal}"
-        if (
-            candidate is None
-            or not held.same(entry.candidate)
-            or candidate.settings.isolated != offer.settings.isolated
-        ):
+        if candidate is None or not held.same(entry.candidate) or candidate.settings.run != offer.settings.run:
             return ""
         found = self.admission.examine(self._judged(offer, data, package))  # a key may have been revoked since then
         held = dataclasses.replace(held, signer=found.signer)

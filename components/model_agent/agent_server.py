@@ -188,7 +188,7 @@ class Server:
             what = f"{header.get('component')} {header.get('version')}: {error}"
             print(f"refused {_line(what)}", flush=True)
             refused = refusal(error.code, str(error))
-        except agent_isolated.CrashedError as error:
+        except (agent_isolated.CrashedError, agent_check.HungError) as error:
             refused = refusal(error.code, str(error))
         except (agent_check.InputError, agent_settings.SettingsError, model_client.RejectedError) as error:
             refused = refusal("INVALID_ARGUMENT", str(error))

@@ -45,6 +45,13 @@ def read(runtime: Mapping[str, Any]) -> Session:
     return Session(threads, level)
 
 
+def opened(session: Session, model: bytes) -> Any:
+    """onnxruntime's InferenceSession of a model; raises what that raises, which has no narrower base than Exception."""
+    made = onnxruntime.InferenceSession(model, options(session), providers=["CPUExecutionProvider"])
+    made._model_bytes = None  # or the file stays in memory as long as the session, for a fallback to other providers
+    return made
+
+
 def options(session: Session) -> Any:
     """onnxruntime's SessionOptions; never more threads than there are cores."""
     made = onnxruntime.SessionOptions()

@@ -4,6 +4,7 @@ The model's recipe keeps them in its configuration under `model`, and hand_over.
 ignored, so that an older agent takes a newer recipe; a known key with a wrong value refuses the offer.
 
     {"swap": "overlap" | "replace" | "spill", "gapSeconds": 30, "pinned": false, "isolated": false, "workerMemoryBytes": 0,
+     "hangSeconds": 10 (absent: agent_runs.py decides),
      "replay": {...} (agent_replay.py), "trial": {...} (agent_trial_rules.py), "capture": {...} (agent_sampling.py),
      "drift": {...} (agent_drift.py), "batching": {"maxRows": 32, "waitMilliseconds": 0} (agent_batches.py; absent: none)}
 """
@@ -35,8 +36,8 @@ class Settings:
     """`gap_s` bounds how long a `replace` may leave the alias unanswered before the old model must be back.
 
     `pinned` models are never evicted; `isolated` ones run in a process of their own (agent_isolated.py), which may allocate
-    `worker_memory_bytes` (0: no bound). The four sections are read by the
-    modules they are for, which raise SettingsError, too.
+    `worker_memory_bytes` (0: no bound). A request that computes for `hang_s` (0: nobody said) is ended. The four sections are
+    read by the modules they are for, which raise SettingsError, too.
     """
 
     swap: str = "overlap"
@@ -49,6 +50,12 @@ class Settings:
     drift: Mapping[str, Any] = field(default_factory=dict)
     replay: Mapping[str, Any] = field(default_factory=dict)
     batching: Batching | None = None
+    hang_s: float = 0.0
+
+    @property
+    def run(self) -> tuple[Any, ...]:
+        """What a model that is in memory already cannot take on."""
+        return self.isolated, self.hang_s, self.worker_memory_bytes if self.isolated else 0
 
     def describe(self) -> dict[str, Any]:
         """What `read` takes: sorted by key, so that equal settings are equal text."""
@@ -56,6 +63,7 @@ class Settings:
         joined = {"maxRows": batching.max_rows, "waitMilliseconds": batching.wait_s * 1000} if batching else None
         return {
             **({"batching": joined} if joined else {}),  # absent: older texts stay equal
+            **({"hangSeconds": self.hang_s} if self.hang_s else {}),
             "capture": self.capture,
             "drift": self.drift,
             "gapSeconds": self.gap_s,
@@ -78,6 +86,9 @@ def read(given: Any) -> Settings:
     gap_s = given.get("gapSeconds", 30.0)
     if isinstance(gap_s, bool) or not isinstance(gap_s, int | float) or not 0 < gap_s <= 3600:
         raise SettingsError(f"settings: gapSeconds is {gap_s!r}, it must be a number of seconds up to 3600")
+    hang_s = given.get("hangSeconds", 0.0)
+    if isinstance(hang_s, bool) or not isinstance(hang_s, int | float) or not (hang_s == 0 or 0.1 <= hang_s <= 60):
+        raise SettingsError(f"settings: hangSeconds is {hang_s!r}, it must be a number of seconds from 0.1 to 60")
     swap = given.get("swap", "overlap")
     if swap not in SWAPS:
         raise SettingsError(f"settings: swap is {swap!r}, it must be one of {', '.join(SWAPS)}")
@@ -101,6 +112,7 @@ def read(given: Any) -> Settings:
         pinned=flags["pinned"],
         isolated=flags["isolated"],
         batching=_batching(given.get("batching")),
+        hang_s=float(hang_s),
         **sections,
     )
 

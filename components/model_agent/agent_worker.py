@@ -137,6 +137,18 @@ def describe(manifest: agent_check.Manifest) -> bytes:
     return json.dumps(plain | sides | {"session": dataclasses.asdict(manifest.session)}).encode()
 
 
+def pack(manifest: agent_check.Manifest, model: bytes) -> int:
+    """Memory with manifest and model, kept for every start; sealed, so that no process of the model can change it."""
+    described = describe(manifest)
+    descriptor = os.memfd_create("marram-model", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(LENGTH.pack(len(described)) + described)
+        file.write(model)
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
 def understand(data: bytes) -> agent_check.Manifest:
     """The reverse of `describe`."""
     given = json.loads(data)
