@@ -34,7 +34,7 @@ FILE, ALIAS = "detector.onnx", "detector"
 FORM = "INT8 per-channel U8S8 narrow"
 CALIBRATION_FRAMES, GOLDEN_FRAME, DAMAGED_PART = 20, 113, 0.1
 # How far another CPU may be from this one: 8-bit kernels differ between instruction sets, by a few steps of the scale.
-_TOLERANCE = {"1.0.0": {"absolute": 0.05, "relative": 0.01}, "2.0.0": {"absolute": 1.0, "relative": 0.1}}
+TOLERANCE = {"1.0.0": {"absolute": 0.05, "relative": 0.01}, "2.0.0": {"absolute": 1.0, "relative": 0.1}}
 Array = np.ndarray[Any, Any]
 
 
@@ -48,12 +48,19 @@ def component_module(name: str, folder: str = "vision") -> Any:
 
 def frames(every: int = 1) -> list[Array]:
     """The detector's inputs for frames of the committed video."""
+    return [frame(data) for data in pictures()[::every]]
+
+
+def pictures() -> list[bytes]:
+    """The frames of the committed video, JPEG."""
+    return list(component_module("mjpeg").read(vision_assets.VIDEO))
+
+
+def frame(picture: bytes) -> Array:
+    """The detector's input for a JPEG."""
     image = importlib.import_module("PIL.Image")
-    found = []
-    for data in component_module("mjpeg").read(vision_assets.VIDEO)[::every]:
-        pixels = image.open(io.BytesIO(data)).convert("RGB").resize((300, 300), image.Resampling.BILINEAR)
-        found.append(component_module("ssd").scale_pixels(np.asarray(pixels)))
-    return found
+    pixels = image.open(io.BytesIO(picture)).convert("RGB").resize((300, 300), image.Resampling.BILINEAR)
+    return np.asarray(component_module("ssd").scale_pixels(np.asarray(pixels)))
 
 
 def build(folder: Path) -> None:
@@ -62,10 +69,10 @@ def build(folder: Path) -> None:
     whole = vision_assets.expand(vision_assets.DETECTOR.read_bytes())
     small = quantise(whole, inputs[: len(inputs) // 2 : len(inputs) // 2 // CALIBRATION_FRAMES])
     golden = inputs[GOLDEN_FRAME]
-    write(folder / "1.0.0", whole, describe("1.0.0", whole, whole, golden, _TOLERANCE["1.0.0"]))
-    write(folder / "2.0.0", small, describe("2.0.0", small, small, golden, _TOLERANCE["2.0.0"]))
+    write(folder / "1.0.0", whole, describe("1.0.0", whole, whole, golden, TOLERANCE["1.0.0"]))
+    write(folder / "2.0.0", small, describe("2.0.0", small, small, golden, TOLERANCE["2.0.0"]))
     broken = damage(small)
-    write(folder / "3.0.0", broken, describe("3.0.0", broken, small, golden, _TOLERANCE["2.0.0"]))
+    write(folder / "3.0.0", broken, describe("3.0.0", broken, small, golden, TOLERANCE["2.0.0"]))
 
 
 def quantise(model: bytes, calibration: list[Array]) -> bytes:

@@ -123,7 +123,8 @@ def _print(out: console.Console, target: str, base: Base, plan: revision.Plan) -
     for step in plan.steps:
         out.print(f"  {step}", style=styles.get(step.action, "yellow"), highlight=False, markup=False)
     if plan.unchanged:
-        out.print(f"  = {', '.join(plan.unchanged)} unchanged", style="dim", highlight=False, markup=False)
+        kept = f"  = {', '.join(plan.unchanged)} unchanged"
+        out.print(kept, style="dim", highlight=False, markup=False, soft_wrap=True)
     if not plan.steps:
         out.print("  nothing changes; devices get it as a new revision", highlight=False)
 

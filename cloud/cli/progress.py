@@ -53,9 +53,18 @@ class Device(Struct, frozen=True, rename="camel"):
 
     @property
     def cause(self) -> str:
-        """Why it failed, in one line."""
+        """Why it failed, in one line; with its code where nothing was changed: what was refused beforehand."""
         told = self.status_details.get("deployment-failure-cause") or self.status_details.get("failureCause") or ""
-        return " ".join(str(told).split())
+        text, code = " ".join(str(told).split()), self._code
+        shown = text and code and code not in text and self.detail == "FAILED_NO_STATE_CHANGE"
+        return f"{text} [{code}]" if shown else text
+
+    @property
+    def _code(self) -> str:
+        """The most particular word of the error stack, a list or "[A, B]"."""
+        stack = self.status_details.get("deployment-error-stack") or self.status_details.get("errorStack") or ""
+        words = stack.strip("[]").split(", ") if isinstance(stack, str) else [str(word) for word in stack]
+        return words[-1] if words else ""
 
     def line(self) -> str:
         """What a person wants to know of this device now; why it failed is told once for all devices (`causes`)."""

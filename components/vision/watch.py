@@ -79,7 +79,7 @@ class Watch:
             return
         counts = ", ".join(f"{count} {name}" for name, count in sorted(self._tracks.total.items()))
         words = (
-            f"model {version}   {took_ms:.1f} ms   in view: {len(found)}   counted so far: {counts or 'nothing yet'}"
+            f"model {version}   {took_ms:.1f} ms   in view: {len(found)}   counted: {counts or 'nothing yet'}"
         )
         name = f"{self._saved:07d}-{version}.jpg"
         pictures.save(pictures.annotate(picture, found, words), self._frames / name)

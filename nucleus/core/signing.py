@@ -150,7 +150,7 @@ def check(
     who = f"{component} {version}"
     if manifest is None or signature is None:
         if trust.demands and (MODEL in digests or manifest is not None):
-            raise _refusal("SIGNATURE_MISSING", who, "it is not signed; sign it with marram component publish --key")
+            raise _refusal("SIGNATURE_MISSING", who, "it is not signed; sign it with marram component sign")
         return None
     if not trust.demands:
         return None

@@ -43,6 +43,22 @@ def test_causes_when_devices_fail_alike_then_the_reason_is_one_line_told_once() 
     assert progress.causes(devices) == [("it broke", ["a", "b"])]
 
 
+@pytest.mark.parametrize(
+    ("detail", "stack", "told"),
+    [
+        ("FAILED_NO_STATE_CHANGE", "[DEPLOYMENT_FAILURE, SIGNATURE_MISSING]", "why [SIGNATURE_MISSING]"),
+        ("FAILED_NO_STATE_CHANGE", ["DEPLOYMENT_FAILURE", "SIGNATURE_MISSING"], "why [SIGNATURE_MISSING]"),
+        ("FAILED_NO_STATE_CHANGE", [], "why"),
+        ("FAILED_ROLLBACK_COMPLETE", ["DEPLOYMENT_FAILURE", "COMPONENT_BROKEN"], "why"),
+    ],
+    ids=["job", "shadow", "without a stack", "rolled back"],
+)
+def test_cause_when_it_was_refused_beforehand_then_its_code_is_told_too(detail: str, stack: object, told: str) -> None:
+    details = {"detailedStatus": detail, "failureCause": "why", "errorStack": stack}
+
+    assert progress.Device("a", "FAILED", details).cause == told
+
+
 def test_details_when_they_come_from_the_shadow_then_they_are_understood_too() -> None:
     device = progress.Device("a", "FAILED", {"detailedStatus": "FAILED_ROLLBACK_COMPLETE", "failureCause": "why"})
 

@@ -6,7 +6,6 @@ import argparse
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from rich import console, markup
@@ -24,18 +23,11 @@ def play(folder: Path, out: console.Console) -> steps.Figures:
     figures: steps.Figures = []
     with demo_stage.Stage(folder, _REPOSITORY, out) as stage:
         demo = steps.Demo(stage)
-
-        def act(number: int, title: str, step: Callable[[], steps.Figures]) -> None:
+        for number, (title, act) in enumerate(demo.acts(), start=1):
             out.print(f"\n[bold cyan]{number}. {title}[/]")
-            figures.extend(step())
-
-        act(1, "A deployment service and a device with a camera", demo.start)
-        act(2, "Build the models from the committed weights, publish everything", demo.publish)
-        act(3, "Camera, model agent, detector 1.0.0 (32-bit floats), application", demo.deploy_all)
-        act(4, "Detector 2.0.0 (8-bit integers): a trial on live pictures, then the swap", demo.change_the_model)
-        act(5, "Detector 3.0.0 (damaged): refused and rolled back", demo.refuse_the_damaged)
+            figures.extend(act())
         figures.extend(demo.sum_up())
-        out.print("\n[bold cyan]6. Stop everything[/]")
+        out.print(f"\n[bold cyan]{len(demo.acts()) + 1}. Stop everything[/]")
         stage.stop()
         made = sheet.make(folder, demo.marks)
         out.print(f"Contact sheet: {made}; all annotated frames: {demo.frames}")

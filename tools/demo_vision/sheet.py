@@ -24,7 +24,7 @@ def make(folder: Path, marks: list[tuple[float, str]]) -> Path:
     size = (COLUMNS * (width + _GAP) + _GAP, _TITLE + ROWS * (height + _CAPTION + _GAP) + _GAP)
     made = Image.new("RGB", size, _BACKGROUND)
     pen = ImageDraw.Draw(made)
-    title = "One camera, one application, two models: swapped under load, a damaged third refused"
+    title = "One camera, one application, two models: swapped under load; an unsigned and a damaged one refused"
     pen.text((_GAP, _TITLE / 2), title, fill=_TEXT, font=ImageFont.load_default(26), anchor="lm")
     begin = pictures[0].stat().st_mtime
     for number, path in enumerate(pictures):
