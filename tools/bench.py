@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tools import bench_broker, bench_device, bench_ipc, bench_ipc_raw, bench_model, system
+from tools import bench_batching, bench_broker, bench_device, bench_ipc, bench_ipc_raw, bench_model, system
 
 GROUP = "bench"
 THING = "bench-1"
@@ -22,7 +22,7 @@ ONE_SHOT = "com.example.OneShot"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Prints the figures of the benchmarks.")
-    parser.add_argument("names", nargs="*", help="only these: system device ipc broker cli model")
+    parser.add_argument("names", nargs="*", help="only these: system device ipc broker cli model batching")
     chosen = parser.parse_args().names or list(BENCHES)
     for name in chosen:
         for figure, value, method in BENCHES[name]():
@@ -175,6 +175,7 @@ BENCHES: dict[str, Callable[[], list[Row]]] = {
     "broker": bench_broker_rate,
     "cli": bench_cli,
     "model": bench_model.measure,
+    "batching": bench_batching.measure,
 }
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ between them. The floors are the least that another process, two copies and a so
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +35,34 @@ _OURS = {"marram_ipc.py": "nucleus/ipc/client.py", "marram_signing.py": "nucleus
 
 def measure() -> list[tuple[str, str, str]]:
     """Rows of `make bench`: for each size the direct call, then each door."""
-    with tempfile.TemporaryDirectory(prefix="mb") as folder:
-        files = publish(Path(folder) / "agent")
-        model = make_model(Path(folder) / "model")
-        edge = json.dumps({"socketPath": "edge.sock"})
-        doors = ["--oip-http", "127.0.0.1:0", "--oip-grpc", "127.0.0.1:0", "--edge-manager", edge]
-        with subprocess.Popen(
-            [sys.executable, "-u", files / "agent.py", *doors],
-            cwd=folder,
-            stdout=(Path(folder) / "agent.log").open("w"),
-        ) as agent:
+    edge = json.dumps({"socketPath": "edge.sock"})
+    doors = ["--oip-http", "127.0.0.1:0", "--oip-grpc", "127.0.0.1:0", "--edge-manager", edge]
+    with running(doors) as (folder, files):
+        model = make_model(folder / "model")
+        offer(folder, "com.example.Bench", model)
+        return _measure(folder, files, model)
+
+
+@contextlib.contextmanager
+def running(options: Sequence[str] = ()) -> Iterator[tuple[Path, Path]]:
+    """An agent's work folder (its output is agent.log, its socket agent.sock) and its artifacts; it ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="mb") as name:
+        folder = Path(name)
+        files, log = publish(folder / "agent"), folder / "agent.log"
+        command = [sys.executable, "-u", files / "agent.py", *options]
+        with log.open("w") as output, subprocess.Popen(command, cwd=folder, stdout=output) as agent:
             try:
-                return _measure(Path(folder), files, model)
+                system.wait_for(lambda: "listening on" in log.read_text(), "the agent to listen", 60)
+                yield folder, files
             finally:
                 agent.terminate()
+
+
+def offer(folder: Path, component: str, model: Path, **settings: Any) -> None:
+    """Offers a model to the agent in `folder`, as version 1.0.0 of the component."""
+    named = ["--component", component, "--version", "1.0.0", "--socket", "agent.sock", "--artifacts", model]
+    command = [sys.executable, folder / "agent/hand_over.py", "offer", *named, "--settings", json.dumps(settings)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 def publish(target: Path) -> Path:
@@ -69,19 +85,27 @@ def make_model(folder: Path) -> Path:
     ]
     graph = helper.make_graph([helper.make_node("ReduceMean", ["x"], ["y"], keepdims=1)], ALIAS, values[:1], values[1:])
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    tensors = [{"name": name, "dtype": "float32", "shape": [size]} for name, size in (("x", -1), ("y", 1))]
+    sample = {"inputs": {"x": [1, 2]}, "outputs": {"y": [1.5]}}
+    return write_model(folder, ALIAS, data, {"x": [-1]}, {"y": [1]}, sample)
+
+
+def write_model(
+    folder: Path, alias: str, data: bytes, inputs: dict[str, Any], outputs: dict[str, Any], sample: dict[str, Any]
+) -> Path:
+    """A model component's files; inputs and outputs are names and shapes of float32."""
+
+    def tensors(shapes: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{"name": name, "dtype": "float32", "shape": shape} for name, shape in shapes.items()]
+
     described = {
-        "name": ALIAS,
+        "name": alias,
         "version": "1.0.0",
         "file": "model.onnx",
         "sha256": hashlib.sha256(data).hexdigest(),
         "runtime": {"name": "onnxruntime"},
-        "inputs": tensors[:1],
-        "outputs": tensors[1:],
-        "golden": {
-            "tolerance": {"absolute": 1e-6, "relative": 0},
-            "samples": [{"inputs": {"x": [1, 2]}, "outputs": {"y": [1.5]}}],
-        },
+        "inputs": tensors(inputs),
+        "outputs": tensors(outputs),
+        "golden": {"tolerance": {"absolute": 1e-6, "relative": 0}, "samples": [sample]},
     }
     folder.mkdir()
     (folder / "model.onnx").write_bytes(data)
@@ -90,12 +114,7 @@ def make_model(folder: Path) -> Path:
 
 
 def _measure(folder: Path, files: Path, model: Path) -> list[tuple[str, str, str]]:
-    log = folder / "agent.log"
-    system.wait_for(lambda: "listening on" in log.read_text(), "the agent to listen", 60)
-    named = ["--component", "com.example.Bench", "--version", "1.0.0", "--socket", "agent.sock"]
-    offer: list[str | Path] = [sys.executable, files / "hand_over.py", "offer", *named, "--artifacts", model]
-    subprocess.run(offer, cwd=folder, check=True, capture_output=True)
-    found = dict(re.findall(r"inference protocol: (gRPC|REST) on (\S+)", log.read_text()))
+    found = dict(re.findall(r"inference protocol: (gRPC|REST) on (\S+)", (folder / "agent.log").read_text()))
     asked = {
         "files": str(files),
         "model": str(model / "model.onnx"),
