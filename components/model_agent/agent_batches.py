@@ -3,8 +3,8 @@
 The first request of a batch leads: it waits for a core as every request does (and, if told, a little longer), and others of the
 same names, types and row shapes join meanwhile; once it may compute, the batch is closed, its rows are computed at once, and
 each request gets its own. So nothing waits longer for being joined unless `wait_s` says so. Only models all of whose inputs and
-outputs have rows (a first dimension of any size) are joined; whatever goes wrong with a batch, each of its requests is then
-answered for itself: a bad one harms nobody else.
+outputs have rows (a first dimension of any size) are joined. Whatever goes wrong with a batch, each of its requests is then
+answered for itself: a bad one harms nobody else, nor a canary that was picked for it and could not answer it.
 """
 
 from __future__ import annotations
@@ -64,10 +64,12 @@ class _Batch:
 
 
 class Batches:
-    """`run(alias, take, deadline)` computes what `take` returns once it may; the `late` error says that a deadline passed."""
+    """`run(alias, take, deadline)` computes what `take` returns once it may; `late(alias, why)` makes the error of a deadline."""
 
     def __init__(
-        self, run: Callable[[str, Callable[[], Mapping[str, Array]], float], Run], late: type[Exception]
+        self,
+        run: Callable[[str, Callable[[], Mapping[str, Array]], float], Run],
+        late: Callable[[str, str], Exception],
     ) -> None:
         self._run = run
         self._late = late
@@ -86,7 +88,7 @@ class Batches:
             if batch is None:
                 return self._lead(alias, self._begin(alias, layout, member), deadline, terms), False
             try:
-                found = self._follow(batch, member, deadline)
+                found = self._follow(alias, batch, member, deadline)
             finally:
                 with self._lock:
                     self._following[alias] -= 1
@@ -134,26 +136,26 @@ class Batches:
         return self._share(alias, batch, run, deadline)
 
     def _share(self, alias: str, batch: _Batch, run: Run, deadline: float) -> Run:
-        """Each member's rows; where the outputs have no rows, each is answered for itself."""
+        """Each member's rows, in memory of their own: who keeps some must not keep those of all."""
         first, *others = batch.members
         if not others:
             return run
         outputs = run.answer.outputs
-        has_rows = all(each.ndim and each.shape[0] == batch.rows for each in outputs.values())
+        good = not run.why and all(each.ndim and each.shape[0] == batch.rows for each in outputs.values())
         begun, start = time.monotonic() - run.answer.computed_ms / 1000, first.rows
         for one in others:
-            if has_rows:
-                own = {name: each[start : start + one.rows] for name, each in outputs.items()}
+            if good:
+                own = {name: each[start : start + one.rows].copy() for name, each in outputs.items()}
                 queued_ms = max(0.0, begun - one.begun) * 1000
-                one.run = Run(dataclasses.replace(run.answer, outputs=own, queued_ms=queued_ms), run.serving, run.why)
+                one.run = Run(dataclasses.replace(run.answer, outputs=own, queued_ms=queued_ms), run.serving)
             start += one.rows
             one.told.set()
-        if not has_rows:
+        if not good:
             return self._run(alias, lambda: first.inputs, deadline)
-        own = {name: each[: first.rows] for name, each in outputs.items()}
-        return Run(dataclasses.replace(run.answer, outputs=own), run.serving, run.why)
+        own = {name: each[: first.rows].copy() for name, each in outputs.items()}
+        return Run(dataclasses.replace(run.answer, outputs=own), run.serving)
 
-    def _follow(self, batch: _Batch, member: _Member, deadline: float) -> Run | None:
+    def _follow(self, alias: str, batch: _Batch, member: _Member, deadline: float) -> Run | None:
         if member.told.wait(max(0.0, deadline - time.monotonic())):
             return member.run
         with self._lock:
@@ -162,7 +164,7 @@ class Batches:
                 batch.rows -= member.rows
         if member.told.is_set():  # it came in the moment we gave up
             return member.run
-        raise self._late("the deadline passed before its batch was computed")
+        raise self._late(alias, "the deadline passed before its batch was computed")
 
     def _take(self, alias: str, batch: _Batch) -> Mapping[str, Array]:
         self._close(alias, batch)

@@ -104,7 +104,7 @@ class Engine:
         # What fairness goes by; an alias that was idle starts level with the others.
         self._used_s: dict[str, float] = {}
         self._figures: dict[str, Figures] = {}
-        self._batches = agent_batches.Batches(self._run, BusyError)
+        self._batches = agent_batches.Batches(self._run, self._refused)
         # Each is called on the caller's thread after every answer, outside of any lock; it must take microseconds and not raise.
         self.observers: list[Callable[[Observation], None]] = []
         # Picks who answers one request, given what serves the alias: a canary answers a share of them.
@@ -141,9 +141,7 @@ class Engine:
             except agent_guard.GoneError:  # evicted, or being exchanged where old and new do not fit together
                 reason = self.wake(alias, deadline)
             if reason:
-                with self._lock:
-                    self._of(alias).refused += 1
-                raise BusyError(reason)
+                raise self._refused(alias, reason)
 
     def _compute(self, alias: str, take: Callable[[], Mapping[str, Array]], deadline: float) -> agent_batches.Run:
         """One try; raises agent_guard.GoneError when the model was not in memory, and nothing was counted."""
@@ -222,8 +220,7 @@ class Engine:
             if place.given.is_set():  # it came in the moment we gave up
                 return time.monotonic()
             self._leave(alias, place)
-            self._of(alias).refused += 1
-        raise BusyError(f"the deadline passed while {alias} was computing for others")
+        raise self._refused(alias, f"the deadline passed while {alias} was computing for others")
 
     def _line_up(self, alias: str) -> _Place | None:
         """A place in the queue, None if one to compute came free meanwhile."""
@@ -240,6 +237,12 @@ class Engine:
             place = _Place()
             queue.append(place)
             return place
+
+    def _refused(self, alias: str, why: str) -> BusyError:
+        """Counts a request that is not computed."""
+        with self._lock:
+            self._of(alias).refused += 1
+        return BusyError(why)
 
     def _of(self, alias: str) -> Figures:
         """The figures of an alias, which may have been forgotten meanwhile; under the lock."""

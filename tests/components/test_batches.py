@@ -161,6 +161,56 @@ def test_predict_when_the_leader_or_a_follower_gives_up_then_the_others_are_answ
     assert world.model.runs == [[100.0], [3.0]]
 
 
+def test_deadline_when_it_passes_for_who_joined_then_counted_as_refused(world: World) -> None:
+    world.ask(100.0)
+    until(lambda: world.model.runs)
+    leader = world.ask(1.0)
+    until(lambda: world.engine.figures()["m"]["waiting"] == 1)
+
+    with pytest.raises(agent_engine.BusyError, match="before its batch was computed"):
+        world.ask(2.0, deadline_s=0.1).result(WAIT_S)
+
+    assert world.engine.figures()["m"]["refused"] == 1
+    world.model.go.set()
+    assert values(leader) == [2.0]
+
+
+def test_answer_when_joined_then_in_memory_of_its_own(world: World) -> None:
+    """An observer may keep one; it must not keep the rows of all with it."""
+    asked = world.ask_behind((1.0,), (2.0, 3.0))
+    world.model.go.set()
+
+    assert [one.result(WAIT_S).outputs["y"].base is None for one in asked] == [True, True]
+
+
+class Single(Doubling):
+    """A version that takes no more than one row at a time, and none with a 3."""
+
+    def predict(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        if len(inputs["x"]) > 1 or (inputs["x"] == 3).any():
+            raise agent_check.InputError("one row, and no 3")
+        return super().predict(inputs)
+
+
+def test_canary_when_the_candidate_cannot_answer_a_batch_then_it_answers_each_and_only_what_it_cannot_counts(
+    world: World,
+) -> None:
+    model = Single()
+    model.go.set()
+    candidate = SimpleNamespace(model=model, component="c", version="2", settings=agent_settings.DEFAULT)
+    fell_back: list[float] = []
+    asked = world.ask_behind((1.0,), (2.0,), (3.0,))
+    world.engine.observers.append(lambda seen: None)
+    world.engine.route = lambda alias, serving: candidate
+    world.engine.fell_back = lambda seen, why: fell_back.append(float(seen.inputs["x"][0, 0]))
+    world.model.go.set()
+
+    assert [values(one) for one in asked] == [[2.0], [4.0], [6.0]]
+    assert [one.result().version for one in asked] == ["2", "2", "1"]
+    world.pool.shutdown()
+    assert fell_back == [3.0]
+
+
 def test_agent_when_asked_to_wait_for_more_then_clients_share_a_run_and_get_their_own(tmp_path: Path) -> None:
     folder = models.identity(tmp_path / "m", "echo", {"x": "float32"})
     header = {"op": "offer", "component": "c", "version": "1.0.0", "artifacts": str(folder)}
