@@ -46,7 +46,7 @@ def saturation(one: world.World) -> float:
     return min(parts)
 
 
-def measure_ours(folder: Path, built: Path, chosen: list[events.Event]) -> table.Column:
+def measure_ours(folder: Path, built: Path, chosen: list[events.Event], swaps: bool) -> table.Column:
     """Our column; its rates are those that the sample gets, too."""
     one = world.World(folder, built)
     try:
@@ -62,7 +62,7 @@ def measure_ours(folder: Path, built: Path, chosen: list[events.Event]) -> table
         print(f"the detector's saturation {full:.0f}/s; {asked}", flush=True)
         one.start_client({alias: {"rate": rate, "threads": THREADS[alias]} for alias, rate in rates.items()})
         windows = _play(one, [(event.name, event.ours) for event in chosen])
-        if len(chosen) > 1:
+        if swaps:
             windows.append(_swap(one))
         one.stop_client()
         return _column("marram", one, rates, windows)
@@ -70,7 +70,9 @@ def measure_ours(folder: Path, built: Path, chosen: list[events.Event]) -> table
         one.close()
 
 
-def measure_sample(folder: Path, built: Path, rates: dict[str, float], chosen: list[events.Event]) -> table.Column:
+def measure_sample(
+    folder: Path, built: Path, rates: dict[str, float], chosen: list[events.Event], swaps: bool
+) -> table.Column:
     """The second column."""
     one = world.World(folder, built)
     try:
@@ -83,7 +85,7 @@ def measure_sample(folder: Path, built: Path, rates: dict[str, float], chosen: l
         path = one.log / f"{models.DETECTOR}.csv"
         systems.wait_for(lambda: len(report.read(path)) > 10, "the sample's first answers", 60)
         windows = _play(one, [(event.name, event.sample) for event in chosen])
-        if len(chosen) > 1:
+        if swaps:
             windows.append(_swap(one))
         _drain(one, windows)
         return _column("Greengrass's sample", one, rates, windows)
@@ -166,14 +168,14 @@ def main() -> int:
         rates = {models.DETECTOR: 10.0, models.CNN: CNN_RATE}
         good = True
         if given.only in (None, "ours"):
-            ours = measure_ours(folder / "o", folder / "built", chosen)
+            ours = measure_ours(folder / "o", folder / "built", chosen, not given.event)
             rates = ours.rates
             good = table.show(ours)
         if given.only in (None, "boot"):
             streams = {alias: {"rate": rate, "threads": THREADS[alias]} for alias, rate in rates.items()}
             good = table.show_boots(boot.boots(folder / "b", folder / "built", streams)) and good
         if given.only in (None, "sample"):
-            table.show(measure_sample(folder / "s", folder / "built", rates, chosen))
+            table.show(measure_sample(folder / "s", folder / "built", rates, chosen, not given.event))
     return 0 if good else 1
 
 
