@@ -26,7 +26,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -76,7 +76,9 @@ class Uploads:
         self._random = random.Random()  # noqa: S311 spreads the tries of many devices
         self._changed = threading.Condition()
         self._closed = False
+        self._recording = threading.Lock()  # of the state's file and the removal of units, against the end
         self._looks = 0  # how often somebody asked to look now
+        self._seen = 0  # of these, when the last look began
         self._figures: dict[str, Any] = {"units": 0, "bytes": 0, "waitingUnits": 0, "today": 0, "error": ""}
         self._lines: list[str] = []
         self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
@@ -122,7 +124,8 @@ class Uploads:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._bucket.close()
+        with self._recording:  # after this nothing is changed on disk, even if a request is still under way
+            self._bucket.close()
         self._thread.join(_LAST_S)
 
     def _run(self) -> None:
@@ -146,20 +149,36 @@ class Uploads:
 
     def _send_all(self, store: agent_capture.Capture) -> None:
         """Sends what is closed, the oldest first, until all is sent or the day's budget is used."""
-        closed = store.closed(everything=self._source.push_s > 0)
         state = self._state()
         self._budget.join(state)
-        self._note(waitingUnits=len(closed), today=state.spent(self._clock()))
-        if self._source.push_s and self._link != "":
+        pushes = self._source.push_s > 0
+        if pushes and self._link != "":
             self._connect()  # somebody asks whether there is a link
+        # What is open is closed only when nothing older waits: without a link, thousands of small units would come to be.
+        for everything in (False, True) if pushes else (False,):
+            closed = store.closed(everything=everything)
+            self._note(waitingUnits=len(closed), today=state.spent(self._clock()))
+            if not self._send_units(closed, state, store):
+                return
+
+    def _send_units(
+        self, closed: Sequence[Path], state: agent_upload_state.State, store: agent_capture.Capture
+    ) -> bool:
+        """Whether all of them are there, and no more here."""
         for place, lines in enumerate(closed):
             try:
                 if not self._send_unit(lines, state):
-                    return
+                    return False
             except FileNotFoundError:
+                if lines.exists():
+                    raise  # something else is missing, as a file of certificates
                 continue  # the oldest go when the disk bound is reached, whoever reads them
-            store.remove(lines)
+            with self._recording:
+                if self._closed:
+                    return False
+                store.remove(lines)
             self._note(waitingUnits=len(closed) - place - 1, units=1)
+        return True
 
     def _state(self) -> agent_upload_state.State:
         return agent_upload_state.State.open(self._source.folder / "upload.json")
@@ -168,25 +187,31 @@ class Uploads:
         """Whether all of the unit is there; False when the budget is used up or the agent ends."""
         tensors = lines.with_suffix(".tensors")
         files = [*sorted(tensors.iterdir()), lines] if tensors.is_dir() else [lines]
-        state.begin(lines.relative_to(self._source.folder).as_posix())
-        for path in files:
-            if path.name in state.sent:
-                continue
+        with self._recording:
             if self._closed:
                 return False
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if not self._budget.allows(state, size, self._clock()):
+            state.begin(lines.relative_to(self._source.folder).as_posix())
+        return all(path.name in state.sent or self._send_file(path, lines, state) for path in files)
+
+    def _send_file(self, path: Path, lines: Path, state: agent_upload_state.State) -> bool:
+        """Whether the file is there; False when the budget is used up or the agent ends."""
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if self._closed or not self._budget.allows(state, size, self._clock()):
+                return False
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            self._connect()
+            with self._recording:
+                if self._closed or not self._budget.take(state, size, self._clock()):
                     return False
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                file.seek(0)
-                self._connect()
-                if not self._budget.take(state, size, self._clock()):
-                    return False
-                self._note(today=state.spent(self._clock()))
-                self._put(self._key(path, lines, state.store), file, size, digest)
+            self._note(today=state.spent(self._clock()))
+            self._put(self._key(path, lines, state.store), file, size, digest)
+        with self._recording:
+            if self._closed:
+                return False  # the next agent sends it again, to the same place
             state.done(path.name)
-            self._note(sent_bytes=size)
+        self._note(sent_bytes=size)
         return True
 
     def _connect(self) -> None:
@@ -227,8 +252,8 @@ class Uploads:
 
     def _closes_within(self, seconds: float) -> bool:
         with self._changed:
-            looks = self._looks
-            self._changed.wait_for(lambda: self._closed or self._looks != looks, seconds)
+            self._changed.wait_for(lambda: self._closed or self._looks != self._seen, seconds)
+            self._seen = self._looks
             return self._closed
 
 

@@ -237,6 +237,19 @@ def test_upload_when_nobody_listens_then_nothing_of_the_budget_is_used(scene: Sc
     assert (figures["today"], figures["waitingUnits"], scene.here()) == (0, 1, 1)
 
 
+def test_upload_when_the_file_of_certificates_is_missing_then_told_and_nothing_is_skipped(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.capture(1)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(scene.where.folder / "absent.pem"))
+
+    with scene.uploading(endpoint="https://127.0.0.1:1") as uploads:
+        figures = until(uploads, lambda found: bool(found["error"]), "an error")
+
+    assert "FileNotFoundError" in figures["error"]
+    assert (figures["waitingUnits"], scene.here()) == (1, 1)
+
+
 def test_upload_when_the_bucket_is_not_there_then_the_code_is_told_and_nothing_is_removed(scene: Scene) -> None:
     scene.capture(1)
 
