@@ -168,22 +168,35 @@ def _take_over(predecessor: Predecessor, path: str, store: Path, restored: Resto
     begun = time.monotonic()
     registry = agent_registry.Registry.borrow(store)
     aliases = restored(registry)
-    predecessor.freeze()
-    if not registry.is_current():
-        registry = agent_registry.Registry.borrow(store)
-        aliases = restored(registry)
-    frozen = time.monotonic()
-    listening, lock = predecessor.hand(path, store)
     try:
-        predecessor.taken()
-    except LostError:
-        listening.close()
-        os.close(lock)
+        predecessor.freeze()
+        if not registry.is_current():
+            _let_go(aliases)
+            registry = agent_registry.Registry.borrow(store)
+            aliases = restored(registry)
+        frozen = time.monotonic()
+        listening, lock = predecessor.hand(path, store)
+        try:
+            predecessor.taken()
+        except LostError:
+            listening.close()
+            os.close(lock)
+            raise
+    except (LostError, agent_registry.StoreError):
+        _let_go(aliases)
         raise
     registry.own(lock)
     now = time.monotonic()
     print(f"took over after {now - begun:.2f} s of loading, {(now - frozen) * 1000:.0f} ms of handing over", flush=True)
     return Start(registry, aliases, agent_listener.Listener(listening), predecessor)
+
+
+def _let_go(aliases: agent_aliases.Aliases) -> None:
+    """Models that were loaded for nothing: their memory, and their processes, are needed for those that are loaded now."""
+    for row in aliases.listed():
+        for loaded in (aliases.serving(row["alias"]), aliases.candidate(row["alias"])):
+            if loaded is not None:
+                loaded.model.retire()
 
 
 def _good(reply: Mapping[str, Any]) -> None:

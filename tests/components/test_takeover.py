@@ -21,9 +21,10 @@ import agent_takeover
 import grpc
 import hand_over
 import model_client
+import psutil
 import pytest
 
-from tests.components import parts
+from tests.components import crashing, parts
 
 AGENT = "marram.ModelAgent"
 
@@ -253,6 +254,38 @@ def test_store_when_it_changed_after_it_was_read_then_it_is_read_again(device: p
     serving = begun.aliases.serving("power-curve")
     assert serving is not None
     assert serving.version == "1.1.0"
+    begun.listener.close()
+    begun.registry.close()
+    assert begun.predecessor is not None
+    begun.predecessor.done()
+
+
+def test_store_when_it_changed_after_it_was_read_then_what_was_loaded_before_that_is_let_go(
+    device: parts.Device, tmp_path: Path
+) -> None:
+    """A small device has no room for a third set of all models, nor for processes that nobody asks."""
+    device.start_agent()
+    folder = crashing.laborer(tmp_path / "labor", "labor")
+    request = {"op": "offer", "component": "com.example.labor", "version": "1.0.0", "artifacts": str(folder)}
+    assert parts.ask(device, request | {"settings": {"isolated": True}})["ok"]
+    own = psutil.Process()
+    before = set(own.children())
+    loaded: list[agent_aliases.Aliases] = []
+
+    def restored(registry: agent_registry.Registry) -> agent_aliases.Aliases:
+        aliases = agent_aliases.Aliases(registry, 600)
+        aliases.restore()
+        loaded.append(aliases)
+        if len(loaded) == 1:
+            assert device.offer("1.0.0").returncode == 0
+        return aliases
+
+    begun = agent_takeover.start(str(device.socket), device.work(AGENT) / "registry", restored)
+
+    serving = begun.aliases.serving("labor")
+    assert serving is not None
+    assert {one.pid for one in set(own.children()) - before} == {serving.model.process["process"]["pid"]}
+    serving.model.retire()
     begun.listener.close()
     begun.registry.close()
     assert begun.predecessor is not None
