@@ -38,17 +38,26 @@ class Beside:
         self._engine = engine
         self._server = server
         self._route = engine.route  # of an engine that nobody has changed yet
-        self._turn = threading.Lock()  # the main thread's ticks, and whoever closes
+        self._turn = threading.Lock()  # the main thread's ticks, and whoever opens or closes
+        self._given_away = False
         self._doors = agent_oip_doors.Doors()
         self._writing: tuple[Any, agent_services.Services] | None = None
 
     def open(self, *, alone: bool) -> None:
         """Not `alone`: the agent that this one takes over from keeps its doors until this one has its own. Raises OSError."""
         self._doors = agent_oip_doors.open_doors(self._given, self._aliases, self._engine, alone=alone)
-        self.go_on()
+        with self._turn:
+            if not self._given_away:  # requests are answered already: a successor may have come with them
+                self._begin()
 
     def go_on(self) -> None:
         """What writes files, which only one agent may: the services, and Edge Manager's door. Raises OSError."""
+        with self._turn:
+            self._given_away = False
+            if self._writing is None:
+                self._begin()
+
+    def _begin(self) -> None:
         self._engine.observers.clear()
         self._engine.route = self._route
         upload = agent_observing.section("captureUpload")
@@ -66,6 +75,7 @@ class Beside:
     def let_go(self) -> None:
         """Ends what writes files; services first: their last words are about the doors' requests, too. Twice is harmless."""
         with self._turn:
+            self._given_away = True
             writing, self._writing = self._writing, None
             if writing is None:
                 return

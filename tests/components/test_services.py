@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import agent
+import agent_aliases
+import agent_beside
+import agent_engine
+import agent_registry
 import agent_services
 import pytest
 
@@ -39,3 +48,20 @@ def test_tick_when_one_service_fails_then_told_once_per_reason_and_the_others_ha
         "Service cannot do its part: OSError('disk full')",
     ]
     assert told.out.splitlines() == ["turn 1", "turn 2", "turn 3", "turn 4", "turn 5", "turn 5"]
+
+
+def test_open_when_a_successor_has_everything_already_then_nothing_writes_until_it_goes_on(tmp_path: Path) -> None:
+    """An agent answers before all of its doors are open, so another one may take over in between."""
+    registry = agent_registry.Registry.open(tmp_path / "store")
+    aliases = agent_aliases.Aliases(registry, 0)
+    server: Any = SimpleNamespace(operations={})
+    beside = agent_beside.Beside(agent.read_arguments([]), aliases, agent_engine.Engine(aliases.serving), server)
+    beside.let_go()
+
+    beside.open(alone=True)
+
+    assert server.operations == {}
+    beside.go_on()
+    assert "trial" in server.operations
+    beside.close()
+    registry.close()
