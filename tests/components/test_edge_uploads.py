@@ -435,14 +435,14 @@ class Client:
         self._channel.close()
 
 
-def capturing(path: Path, acknowledged: list[str]) -> threading.Thread:
-    """A client that captures until nobody answers."""
+def capturing(path: Path, acknowledged: list[str], stop: threading.Event) -> threading.Thread:
+    """A client that captures until nobody answers, or it is told to stop."""
 
     def run() -> None:
         client = Client(path)
         with contextlib.suppress(grpc.RpcError):
-            while True:
-                acknowledged.append(client.capture(file=len(acknowledged) % 8 == 0))
+            while not stop.wait(0.01):
+                acknowledged.append(client.capture(file=len(acknowledged) % 10 == 0))
         client.close()
 
     thread = threading.Thread(target=run)
@@ -451,7 +451,7 @@ def capturing(path: Path, acknowledged: list[str]) -> threading.Thread:
 
 
 @pytest.mark.parametrize("settings", [CLOUD, PERIODIC], ids=["cloud", "periodic"])
-def test_agent_when_killed_while_it_captures_and_sends_then_all_that_was_acknowledged_arrives_once(
+def test_agent_when_killed_or_replaced_while_it_captures_and_sends_then_all_that_was_acknowledged_arrives_once(
     scene: Scene, device: parts.Device, settings: dict[str, Any]
 ) -> None:
     chance = random.Random(SEED)
@@ -462,16 +462,20 @@ def test_agent_when_killed_while_it_captures_and_sends_then_all_that_was_acknowl
     process = device.start_agent(*given, environment=environment)
     assert device.offer("1.1.0").returncode == 0
     acknowledged: list[str] = []
-    for killed in range(1, 3):
-        threads = [capturing(path, acknowledged) for _ in range(3)]
-        parts.until(lambda count=killed * 40: len(acknowledged) >= count, "captures")
+    for number, killed in enumerate((True, False), 1):
+        stop = threading.Event()
+        threads = [capturing(path, acknowledged, stop) for _ in range(3)]
+        parts.until(lambda count=number * 30: len(acknowledged) >= count, "captures")
         parts.until(scene.sent, "an upload")
         threading.Event().wait(chance.random() * 0.3)
-        process.kill()
-        process.wait(20)
+        if killed:
+            process.kill()
+            process.wait(20)
+        before, process = process, device.start_agent(*given, environment=environment)
+        before.wait(20)
+        stop.set()
         for thread in threads:
             thread.join(30)
-        process = device.start_agent(*given, environment=environment)
 
     client = Client(path)
     parts.until(lambda: not scene.here(device.root), "the rest to be sent")
