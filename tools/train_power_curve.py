@@ -9,7 +9,8 @@
 Input `conditions` [-1, 2] float32: wind speed m/s, outdoor temperature °C. Output `power_kw` [-1, 1] float32: what a
 turbine of this farm gives in these conditions when nothing is wrong. Learns on January to October 2014 (all four
 turbines), is measured on December 2014 to November 2015 (the rows the monitors replay). The same seed and the same
-library versions give the same bytes. Run it with `make train`.
+library versions give the same bytes. `reference` in model.json, for drift, is of all rows of these months, healthy or not, as a
+monitor sends them. Run it with `make train`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
+from tools import drift_reference
+
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "components/power_curve_model"
 TRAINING = MODEL / "training/scada_2014.csv.gz"
@@ -43,6 +46,7 @@ POWER_SCALE_KW = 2050.0  # rated power: the network learns values near 0..1
 GOLDEN = ((3.0, 10.0), (5.0, 10.0), (6.5, -2.0), (6.5, 28.0), (8.0, 10.0), (9.5, 0.0), (11.0, 15.0), (14.0, 5.0))
 TOLERANCE = {"absolute": 0.5, "relative": 0.001}  # kW; float32 kernels of other CPUs differ by far less
 DAMAGED_WEIGHTS = 16
+FORTNIGHT_ROWS = 504  # of the months learned from, which have a row every 40 minutes; monitors see four times as many
 
 
 def load(path: Path) -> np.ndarray:
@@ -132,23 +136,30 @@ def describe(version: str, model: bytes, golden_from: bytes) -> dict[str, Any]:
     }
 
 
-def save(version: str, model: bytes, golden_from: bytes) -> None:
-    """Writes one version's folder: the model and its model.json."""
+def save(version: str, model: bytes, golden_from: bytes, seen: np.ndarray) -> None:
+    """Writes one version's folder: the model and its model.json, whose reference is of the conditions `seen`."""
     folder = MODEL / version
     folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, golden_from, describe(version, golden_from, golden_from))
+    reference = drift_reference.write(folder, {"conditions": seen.astype(np.float32)}, FORTNIGHT_ROWS)
+    _write(folder, model, {**describe(version, model, golden_from), "reference": reference})
+
+
+def _write(folder: Path, model: bytes, described: dict[str, Any]) -> None:
     (folder / FILE).write_bytes(model)
-    (folder / "model.json").write_text(json.dumps(describe(version, model, golden_from), indent=1) + "\n")
+    (folder / "model.json").write_text(json.dumps(described, indent=1) + "\n")
 
 
 def main() -> None:
     """Trains, measures and writes all three versions."""
-    taught, held_out = healthy(load(TRAINING)), healthy(load(HELD_OUT))
+    seen = load(TRAINING)
+    taught, held_out = healthy(seen), healthy(load(HELD_OUT))
     tree = DecisionTreeRegressor(max_leaf_nodes=16, min_samples_leaf=50, random_state=SEED)
     first = export(tree.fit(taught[:, [1, 3]], taught[:, 0]))
     second = export(fit_network(taught[:, [1, 3]], taught[:, 0]))
     broken = damage(second)
     for version, model, golden_from in (("1.0.0", first, first), ("1.1.0", second, second), ("1.2.0", broken, second)):
-        save(version, model, golden_from)
+        save(version, model, golden_from, seen[:, [1, 3]])
         error = np.abs(answer(model, held_out[:, [1, 3]])[:, 0] - held_out[:, 0]).mean()
         print(f"{version}: {len(model):,} bytes, MAE {error:,.1f} kW on {len(held_out):,} held-out rows")
 

@@ -62,9 +62,14 @@ def _play(folder: Path, out: console.Console) -> demo_steps.Figures:
             act(4, "Deploy to the group and hear the first alarms", lambda: demo_steps.deploy_all(stage, listener))
         act(5, "Change only the model: nobody restarts", lambda: demo_steps.change_the_model(stage))
         act(6, "A damaged model: refused and rolled back", lambda: demo_steps.refuse_a_damaged_model(stage))
-        act(7, "A new monitor, and kill -9 of a nucleus at the worst moment", lambda: demo_steps.kill_a_nucleus(stage))
+        act(
+            7,
+            "What the agents kept, and whether the stream is what the model knows",
+            lambda: demo_steps.look_at_the_stream(stage),
+        )
+        act(8, "A new monitor, and kill -9 of a nucleus at the worst moment", lambda: demo_steps.kill_a_nucleus(stage))
         figures.extend(demo_steps.weigh(stage))
-        out.print("\n[bold cyan]8. Stop everything[/]")
+        out.print("\n[bold cyan]9. Stop everything[/]")
         killed = stage.stop()
         figures.append(("processes that had to be killed at the end", str(killed)))
     return figures

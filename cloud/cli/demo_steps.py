@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import queue
 import sys
@@ -15,12 +16,13 @@ from rich import console
 from cloud.cli import demo_stage, listen
 from cloud.cli import progress as following
 from cloud.cli import watch as watching
-from nucleus.cli import exits
+from nucleus.cli import exits, models
 
 Figures = list[tuple[str, str]]
 MODEL, AGENT, MONITOR = demo_stage.MODEL, demo_stage.AGENT, demo_stage.MONITOR
 DEVICES, GROUP = demo_stage.DEVICES, demo_stage.GROUP
 
+_ALIAS = "power-curve"
 _ALARMS_SHOWN = 4
 _PAUSE_S = 60  # how long the nucleus would wait before it activates; it is killed within it
 
@@ -137,8 +139,26 @@ def refuse_a_damaged_model(stage: demo_stage.Stage) -> Figures:
     ]
 
 
+def look_at_the_stream(stage: demo_stage.Stage) -> Figures:
+    """7: what the agents kept of the requests, and how a fortnight of them compares with what the model learned from."""
+
+    def observed(thing: str) -> dict[str, Any]:
+        asked = {"op": "observed", "alias": _ALIAS}
+        found: dict[str, Any] = models.answer(stage.device(thing), asked).get("observed", {})
+        return found if found.get("captures", {}).get("kept") and found.get("drift", {}).get("windows") else {}
+
+    seen = {
+        thing: stage.wait(f"captures and a window on {thing}", functools.partial(observed, thing), 20)
+        for thing in DEVICES
+    }
+    stage.verb("model", "status", _ALIAS, "--root", str(stage.device(DEVICES[0])))
+    kept = ", ".join(f"{thing} {one['captures']['kept']}" for thing, one in seen.items())
+    stable = ", ".join(f"{thing} {_drift(one['drift'])}" for thing, one in seen.items())
+    return [("requests kept as captures, 1 of 50", kept), ("fortnights of the stream that drifted", stable)]
+
+
 def kill_a_nucleus(stage: demo_stage.Stage) -> Figures:
-    """7: the monitor 1.1.0 from the last good revision; one nucleus dies between IN_PROGRESS and activation."""
+    """8: the monitor 1.1.0 from the last good revision; one nucleus dies between IN_PROGRESS and activation."""
     thing = DEVICES[1]
     device = stage.device(thing)
     fault = device / "fault"  # nucleus/ARCHITECTURE.md, Faults on purpose
@@ -236,6 +256,12 @@ def _wait_facts(
         return facts if wanted(facts) else None
 
     return stage.wait(f"{what} on {thing}", look, 20)
+
+
+def _drift(found: dict[str, Any]) -> str:
+    """One device's windows, and the stability index that is nearest its limit in the last one."""
+    worst = f"{found['psiOf']} {found['psi']:.2f} of {found['psiLimit']:.2f}"
+    return f"{found['drifted']} of {found['windows']} ({worst})"
 
 
 def _more_than(counted: int) -> Callable[[dict[str, Any]], bool]:

@@ -31,7 +31,7 @@ KEPT_LIMIT = 256
 ASK_S = 5.0  # how long the nucleus may take
 OF_COMPONENTS = frozenset({"offer", "release", "withdraw"})  # their header names the component that they are for
 OF_ALIASES = frozenset({"release_hold"})  # for the owner of the alias that their header names, too
-OPEN = frozenset({"capture", "trial"})  # change nothing that is served: for whoever may open the socket
+OPEN = frozenset({"capture", "trial", "observed"})  # change nothing that is served: for whoever may open the socket
 OF_THE_AGENT = frozenset({"take_over"})  # only for another process of this component
 _LONGEST_TOKEN = 1024
 # What a nucleus answers that does not let the agent ask, or does not know the operation.

@@ -65,6 +65,7 @@ class Observing:
             uploads = (sent,)
         if edge is not None and (sent := edge.start_uploads(budget)) is not None:
             sources["edgeUploads"], uploads = sent, (*uploads, sent)
+        self._sources = sources
         metrics = agent_metrics.Metrics(aliases, engine, reporter, sources, every)
         # Ended from the last to the first: figures first, then the upload, then the store.
         self.services: tuple[Any, ...] = (
@@ -75,6 +76,12 @@ class Observing:
             agent_status.Status(aliases.listed, reporter),
         )
         engine.observers += [self.captures.observe, drift.observe]
+
+    def observed(self, header: Mapping[str, Any]) -> dict[str, Any]:
+        """The operation `observed`: an alias's figures of captures, uploads and drift, where its settings ask for them."""
+        alias = agent_predictions.text(header, "alias")
+        figures = {key: found for key, source in self._sources.items() if (found := source.figures(alias))}
+        return {"ok": True, "observed": figures}
 
     def capture(self, header: Mapping[str, Any]) -> dict[str, Any]:
         """The operation `capture`: keeps the alias's last answered request, safe on disk when it is answered."""

@@ -6,6 +6,7 @@ Frames are those of agent_frames.py; requests and what a good reply adds to `"ok
     {"op": "offer", "component", "version", "artifacts": folder, "settings": {}}  -> message (agent_settings.py)
     {"op": "release" or "withdraw", "component", "version"}                 -> message
     {"op": "capture", "alias", "id": UUID or none}         -> id (agent_captures.py)
+    {"op": "observed", "alias"}                            -> observed (agent_observing.py)
     {"op": "list"}                                                          -> models (agent_aliases.listed), figures
     {"op": "take_over", "step", "format"}                                   -> the whole connection: agent_takeover.py
 

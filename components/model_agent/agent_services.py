@@ -80,7 +80,7 @@ def start(aliases: agent_aliases.Aliases, engine: agent_engine.Engine, edge: Any
     admission.require_certificate = agent_gate.certificate_required()
     admission.captures = [*admission.captures, observing.capture_root]
     operations = {"capture": observing.capture, "release_hold": lambda header: _release_hold(aliases, header)}
-    operations |= {"trial": trials.answer}
+    operations |= {"trial": trials.answer, "observed": observing.observed}
     bundles = agent_bundles.Bundles(aliases)
     operations |= {"apply_bundle": bundles.apply, "release_bundle": bundles.release}
     return Services((Reports(reporter), Leases(aliases), trials, *observing.services), operations)

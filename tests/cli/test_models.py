@@ -66,6 +66,28 @@ def test_models_when_one_is_held_then_listed_so_and_released_by_name(device: par
     assert (after["serving"], after["held_by"], after["state"]) == ("1.1.0", "", "serving")
 
 
+def test_status_when_a_model_is_watched_then_its_captures_and_its_drift_are_told(device: parts.Device) -> None:
+    device.start_agent()
+    settings = {"capture": {"rate": 1.0}, "drift": {"windowSamples": 100}}
+    offered = device.hand_over(
+        "offer", "1.1.0", "--artifacts", parts.MODEL / "1.1.0", "--settings", json.dumps(settings)
+    )
+    assert offered.returncode == 0, offered.stderr
+    before = marram.run("model", "status", ALIAS, "--root", device.root, "-o", "json").json["item"]
+    client = parts.model_client.Client(str(device.socket))
+    for _ in range(50):
+        parts.predict(client)
+    client.close()
+
+    def told() -> dict[str, dict[str, int]]:
+        item = marram.run("model", "status", ALIAS, "--root", device.root, "-o", "json").json["item"]
+        return item if item.get("captures", {}).get("kept") == 50 and item["drift"]["windows"] == 1 else {}
+
+    item = parts.until(told, "50 captures and a window")
+    assert before.keys() & {"captures", "drift", "uploads"} == set()
+    assert (item["drift"]["drifted"], item["drift"]["psi"] > item["drift"]["psiLimit"]) == (1, True)
+
+
 def test_models_when_there_are_more_than_fit_a_header_then_all_are_listed(device: parts.Device) -> None:
     device.start_agent()
     for number in range(120):
