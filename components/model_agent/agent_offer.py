@@ -77,7 +77,9 @@ class Gate:
         if known:
             return known
         entry = self._registry.aliases.get(offer.alias)
-        trying = bool(offer.settings.trial) and entry is not None and offer.alias in self._room.serving
+        # What serves, to be run in another way, is not tried against itself.
+        other = entry is not None and offer.alias in self._room.serving and not package.held.same(entry.serving)
+        trying = bool(offer.settings.trial) and other
         judged = self._judged(offer, data, package)
         found = self.admission.examine(judged)
         package = dataclasses.replace(package, held=dataclasses.replace(package.held, signer=found.signer))
@@ -156,6 +158,7 @@ class Gate:
             return ""
         what, trying = f"{offer.component} {offer.version}", bool(offer.settings.trial.get("mode"))
         if held.same(entry.serving) and serving.settings.run == offer.settings.run:
+            held = dataclasses.replace(held, signer=self._signer(offer, data, package))
             self._change(alias, agent_table.Confirmed(held))
             self._room.serving[alias] = dataclasses.replace(serving, settings=offer.settings)
             self._room.drop(alias)
@@ -180,6 +183,13 @@ class Gate:
         self._change(alias, agent_table.Accepted(held, offer.owner))
         self._room.install(alias, candidate)
         return f"{alias} now answers with {what} (before: {entry.serving.component} {entry.serving.version}; it was being tried)"
+
+    def _signer(self, offer: Offer, data: bytes, package: agent_loader.Package) -> str:
+        """Who signed what serves already, where that counts today: the same bytes may have been signed by another key."""
+        try:
+            return self.admission.examine(self._judged(offer, data, package)).signer
+        except agent_check.RefusedError:
+            return ""  # it serves all the same
 
 
 def read(path: Path, limit_bytes: int) -> bytes:

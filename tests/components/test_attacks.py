@@ -381,8 +381,8 @@ class Kept:
     def close(self) -> None:
         self._registry.close()
 
-    def offer(self, version: str, **settings: Any) -> str:
-        OURS.sign(self.scene.model(version), version)
+    def offer(self, version: str, signer: Signer = OURS, **settings: Any) -> str:
+        signer.sign(self.scene.model(version), version)
         folder = self.scene.device.root / "offered" / version
         return self.aliases.offer(parts.MODEL_NAME, version, folder, agent_settings.Settings(**settings))
 
@@ -465,6 +465,20 @@ def test_restart_when_the_key_of_what_serves_was_revoked_then_it_answers_and_no_
         kept.aliases.hold("power-curve", "drift", "the weather")
     with pytest.raises(agent_check.RefusedError, match="SIGNING_KEY_REVOKED"):
         kept.offer(GOOD)
+
+
+def test_hold_when_the_version_before_was_signed_anew_before_its_key_was_revoked_then_it_answers_again(
+    kept: Kept,
+) -> None:
+    keys = {one.id: {"name": "k", "publicKey": base64.b64encode(one.der).decode()} for one in (OURS, THEIRS)}
+    kept.scene.trust(keys=keys)
+    assert "already answers" in kept.offer(OFFERED, THEIRS)
+    kept.offer(GOOD, THEIRS)
+    kept.scene.trust(keys=keys, revoked=[OURS.id])
+
+    said = kept.aliases.hold("power-curve", "drift", "the weather")
+
+    assert said.endswith(f"gives way to {OFFERED}")
 
 
 def test_restart_when_the_candidates_key_was_revoked_then_it_is_not_tried_any_more(kept: Kept) -> None:

@@ -199,6 +199,18 @@ def test_trial_when_offered_then_the_candidate_is_loaded_beside_what_answers(age
     assert agent.seen() == ("trial", "2.0.0", "1.0.0", "1.0.0")
 
 
+def test_trial_when_what_serves_is_offered_to_run_in_another_way_then_exchanged_and_not_tried_against_itself(
+    agent: Agent,
+) -> None:
+    agent.offer(1)
+    agent.offer(2)
+
+    said = agent.offer(2, agent_settings.Settings(trial={"mode": "shadow"}, hang_s=2.0))
+
+    assert said.startswith(f"small now answers with {C} 2.0.0")
+    assert (agent.seen(), agent.row()["previous"]) == (("serving", "2.0.0", "2.0.0", "2.0.0"), "1.0.0")
+
+
 def test_trial_when_nothing_answers_yet_then_the_model_serves_at_once(agent: Agent) -> None:
     agent.offer(1, TRIAL)
 
