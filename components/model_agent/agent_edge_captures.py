@@ -8,7 +8,8 @@
 in the bucket `provider_s3_bucket_name`, under `<folder_prefix>/<fleet>/<model>/YYYY/MM/DD/HH/`, by agent_upload.py within its
 day's budget. S3 is where the agent's `captureUpload` says (endpoint), the region `core_region` or that one's. Credentials come
 from the nucleus, or by the certificate in `provider_aws_cert_file`, `..._cert_pk_file`, `..._ca_cert_file` from the URL
-`provider_aws_iot_cred_endpoint` (https://HOST/role-aliases/ALIAS/credentials). `{thing}` in the prefix is the device's name.
+`provider_aws_iot_cred_endpoint` (https://HOST/role-aliases/ALIAS/credentials). `{thing}` in the prefix is the thing whose
+credentials these are: `core_iot_thing_name`, else the core device or, with a certificate, `core_device_name`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import agent_upload
 import agent_upload_state
 
 NO_CLOUD = "FAILED_PRECONDITION"
-FIRST_TRY_S = 5.0  # a capture waits so long to learn whether there is a link, once
+FIRST_TRY_S = 3.0  # so long after the start captures wait to learn whether there is a link, later never
 _LAST_S = 2.0
 _MIB = 1024 * 1024
 _CORE, _PROVIDER = agent_edge_settings.CORE, agent_edge_settings.PROVIDER
@@ -67,12 +68,14 @@ class Captures:
         self._why_not = why_not
         self._uploads: agent_upload.Uploads | None = None
         self._started = threading.Event()
+        self._tried_at = 0.0  # monotonic: by then the first try should be over
         self._taken = itertools.count(1)
 
     def start_uploads(self, budget: agent_upload_state.Budget) -> agent_upload.Uploads | None:
         """The service that sends, which the caller ends; None if nothing is sent."""
         if self._source is not None:
             self._uploads = agent_upload.Uploads(self._source, budget)
+            self._tried_at = time.monotonic() + FIRST_TRY_S
         self._started.set()
         return self._uploads
 
@@ -101,7 +104,7 @@ class Captures:
         self._started.wait(FIRST_TRY_S)
         if self._uploads is None:
             return self._why_not or "the uploads have not begun"
-        why = self._uploads.no_link(FIRST_TRY_S)
+        why = self._uploads.no_link(max(self._tried_at - time.monotonic(), 0))
         if why:
             self._uploads.hurry()
         return why
@@ -116,11 +119,15 @@ def open_captures(settings: agent_edge_settings.Settings, upload: Mapping[str, A
     cloud = destination == "Cloud"
     where = dataclasses.replace(_where(settings), transit=cloud)
     every_s = _every_s(settings, cloud=cloud)
-    if every_s and not settings.text(f"{_PROVIDER}s3_bucket_name", ""):
+    if not every_s:
+        return _opened(where, None)
+    bucket = settings.text(f"{_PROVIDER}s3_bucket_name", "")
+    if not bucket:
         why = f"{_PROVIDER}s3_bucket_name is not set"
         print(f"edge manager: captures are not uploaded: {why}", flush=True)
         return _opened(where, None, why)
-    return _opened(where, _source(settings, upload, where, every_s) if every_s else None)
+    print(f"edge manager: captures go to s3://{bucket}/{where.below}/ every {every_s} s", flush=True)
+    return _opened(where, _source(settings, upload, where, every_s))
 
 
 def _opened(where: agent_capture_store.Where, source: agent_upload.Source | None, why_not: str = "") -> Captures:
@@ -132,7 +139,7 @@ def _opened(where: agent_capture_store.Where, source: agent_upload.Source | None
 
 def _where(settings: agent_edge_settings.Settings) -> agent_capture_store.Where:
     device = settings.text(f"{_CORE}device_name", os.environ.get("AWS_IOT_THING_NAME", "") or socket.gethostname())
-    prefix = settings.text(f"{_CORE}folder_prefix", "").replace("{thing}", device)
+    prefix = settings.text(f"{_CORE}folder_prefix", "").replace("{thing}", _thing(settings, device))
     parts = [part for part in prefix.split("/") if part]
     parts.append(settings.text(f"{_CORE}device_fleet_name", "default"))
     for part in parts:
@@ -199,7 +206,13 @@ def _credentials(settings: agent_edge_settings.Settings, device: str) -> agent_c
             f"of {', '.join(_PROVIDER + name for name in _AWS)} all are needed, the last as https://HOST/PATH, or none"
         )
         raise agent_edge_settings.SettingsError(f"edgeManager: {why}")
-    thing = settings.text(f"{_CORE}iot_thing_name", device)
     authority = settings.text(f"{_PROVIDER}aws_ca_cert_file", "")
-    known = agent_credentials.Certificate(url, thing, certificate, key, authority)
+    known = agent_credentials.Certificate(url, _thing(settings, device), certificate, key, authority)
     return functools.partial(agent_credentials.certified, known)
+
+
+def _thing(settings: agent_edge_settings.Settings, device: str) -> str:
+    """Whose credentials are used."""
+    by_certificate = bool(settings.text(f"{_PROVIDER}aws_cert_file", ""))
+    core = "" if by_certificate else os.environ.get("AWS_IOT_THING_NAME", "")
+    return settings.text(f"{_CORE}iot_thing_name", core or device)
