@@ -16,6 +16,7 @@ the state before or after. A registry.json that cannot be read is put aside, nev
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ import agent_entry
 
 _KEY_CHARACTERS = 64  # hex SHA-256
 _READ_AT_START = ("registry.json", "verdicts.json")
+_SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
 _BORROWED = -1  # in place of the lock's descriptor
 _COSTS_LIMIT = 64  # what was measured last; enough for every model a small device ever had
 
@@ -155,11 +157,16 @@ class Registry:
         return key
 
     def copy(self, key: str) -> tuple[bytes, bytes]:
-        """The bytes of model.json and of the model kept under `key`; raises StoreError if they are damaged or gone."""
+        """The bytes of model.json and of the model kept under `key`; raises StoreError if they are damaged or gone.
+
+        OSError where this moment lacks what it takes to read them: that says nothing about the copy.
+        """
         try:
             manifest = (self.folder / "models" / key / "model.json").read_bytes()
             model = (self.folder / "models" / key / _model_file(manifest)).read_bytes()
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno in _SCARCE:
+                raise
             raise StoreError(f"its copy cannot be read: {error}") from error
         if digest(manifest, model) != key:
             raise StoreError("its copy is damaged (its bytes are not those that were accepted)")

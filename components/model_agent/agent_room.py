@@ -276,7 +276,7 @@ class Room:
         except agent_registry.StoreError as error:
             self._note(alias, agent_table.Damaged(held.key, f"{held.version}: {error}"))
             return str(error)
-        except agent_check.RefusedError as error:
+        except (agent_check.RefusedError, OSError) as error:
             return str(error)
         self._settled_at[alias] = time.monotonic() + SETTLE_S
         self._note(alias, agent_table.Reloaded())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import resource
 import signal
 import threading
 import time
@@ -177,6 +179,28 @@ def test_hold_when_there_is_no_room_for_the_version_before_then_it_comes_at_the_
     agent.aliases.withdraw("com.example.Large", "1.0.0")
     assert agent.aliases.wake("small", time.monotonic() + parts.WAIT_S) == ""
     assert agent.seen() == ("held", "2.0.0", "1.0.0", "1.0.0")
+
+
+def test_wake_when_there_is_no_descriptor_to_read_the_copy_then_it_is_not_taken_for_damaged(agent: Agent) -> None:
+    agent.offer(1)
+    agent.offer(2)
+    serving = agent.aliases.serving("small")
+    assert serving is not None
+    assert serving.model.drain(parts.WAIT_S)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        said = agent.aliases.wake("small", time.monotonic())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert "Too many open files" in said
+    assert (agent.row()["serving"], agent.row()["reason"]) == ("2.0.0", "")
+    assert agent.aliases.wake("small", time.monotonic() + parts.WAIT_S) == ""
+    assert agent.seen() == ("serving", "2.0.0", "2.0.0", "2.0.0")
 
 
 def test_release_hold_when_nothing_is_held_then_refused(agent: Agent) -> None:
