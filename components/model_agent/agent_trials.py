@@ -239,7 +239,8 @@ class Trials:
     def _act(self, record: Record) -> None:
         """Does what was decided; may have happened already, in whole or in part, before a crash.
 
-        Where it cannot be done just now (a disk that is full, another agent that takes over) the next tick tries again.
+        Where it cannot be done just now (a full disk, another agent that takes over, a trust that cannot be read) the next
+        tick tries again.
         """
         try:
             if record.outcome == agent_trial_rules.REFUSED and record.code not in agent_signature.KEPT_CODES:
@@ -264,6 +265,8 @@ class Trials:
                 return record, self._aliases.promote(alias, reason, record.digest)
             return record, self._aliases.drop_candidate(alias, record.code, record.reason, record.digest)
         except agent_check.RefusedError as error:
+            if won and error.code == agent_signature.UNREADABLE:
+                raise OSError(str(error)) from error
             if won and error.code in agent_signature.KEPT_CODES:
                 reason = str(error).removeprefix(f"{error.code}: ")
                 lost = dataclasses.replace(record, outcome=agent_trial_rules.REFUSED, code=error.code, reason=reason)

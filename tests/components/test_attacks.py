@@ -529,6 +529,27 @@ def test_canary_when_the_candidate_is_ruled_out_while_it_answers_then_it_leaves_
     trials.close()
 
 
+def test_trial_when_it_is_won_while_whom_to_trust_cannot_be_read_then_promoted_when_it_can(kept: Kept) -> None:
+    terms = {"mode": "shadow", "share": 1.0, "measure": "close", "tolerance": 1e6, "minimum": 0.5, "minimumSamples": 20}
+    kept.offer(GOOD, trial={**terms, "cpuShare": 1.0, "maxSeconds": 3600})
+    trials, engine = agent_trials.Trials(kept.aliases, agent_report.NONE), agent_engine.Engine(kept.aliases.serving)
+    engine.observers.append(trials.observe)
+    (kept.scene.device.root / "trust.json").write_text("{")
+
+    def said() -> str:
+        engine.predict("power-curve", parts.BATCH, time.monotonic() + parts.WAIT_S)
+        return "".join(line for line in trials.tick() if "waits" in line)
+
+    assert "ended as promoted; it waits to be acted on: SIGNATURE_NOT_VALID" in parts.until(said, "the end")
+    assert kept.aliases.listed()[0]["serving"] == OFFERED
+    kept.scene.trust()
+    trials.tick()
+
+    assert kept.aliases.listed()[0]["serving"] == GOOD
+    assert [one["outcome"] for one in trials.listed()] == ["promoted"]
+    trials.close()
+
+
 def test_trial_when_whom_to_trust_cannot_be_read_for_a_while_then_it_goes_on(kept: Kept) -> None:
     terms = {
         "mode": "canary",
