@@ -11,12 +11,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
-WEIGHTS = (0, 0, 0, 1, -1, 0.5)
+WEIGHTS = (0, 0, 0, 1, -1)
 KINDS = ("Conv", "depthwise", "MatMul", "Gemm")
 
 
-def save(path: Path, kind: str, seed: int, count: int = 3) -> Array:
-    """A model with the input `x` and the output `y`; gives samples of zeros and ones for it, [count, …] float32."""
+def save(path: Path, kind: str, seed: int) -> Array:
+    """A model with the input `x` and the output `y`; gives samples of zeros and ones for it, [2, …] float32.
+
+    What is one is so everywhere at once, so that the largest activations do come together.
+    """
     random = np.random.default_rng([seed, KINDS.index(kind)])
     node, weights, shape = _convolution(kind, random) if kind in KINDS[:2] else _product(kind, random)
     graph = helper.make_graph(
@@ -28,8 +31,10 @@ def save(path: Path, kind: str, seed: int, count: int = 3) -> Array:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(model.SerializeToString())
-    given = (random.random((count, *shape)) < random.choice([0.02, 0.1, 0.5])).astype(np.float32)
-    given.reshape(-1)[0] = 1  # the range is always 0 to 1
+    ones = random.random(shape[1]) < random.choice([0.2, 0.6, 1.0])
+    ones[0] = True  # the range is always 0 to 1
+    given = np.zeros((2, *shape), np.float32)
+    given[0] = ones.reshape(1, -1, *[1] * (len(shape) - 2))
     return given
 
 
