@@ -16,9 +16,7 @@ Releases and withdrawals of a version that is not the one offered last are late 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ import agent_registry
 import agent_room
 import agent_settings
 import agent_signature
+import agent_steps
 import agent_table
 import agent_verdicts
 
@@ -51,11 +50,11 @@ class Aliases:
     ) -> None:
         self._registry = registry
         self._lease_s = lease_s
-        self._room = agent_room.Room(registry, memory_bytes, self._note)
-        self.gate = agent_offer.Gate(registry, self._room, root, self._change)
-        self._released_at: dict[str, float] = {}
-        self._changing = registry.changes  # long: one verb at a time
-        self._table = threading.Lock()  # short: one write at a time
+        self._steps = agent_steps.Steps(registry)
+        self._room = self._steps.room = agent_room.Room(registry, memory_bytes, self._steps.note)
+        self.gate = agent_offer.Gate(registry, self._room, root, self._steps.change)
+        self._steps.admission = self.gate.admission
+        self._changing = registry.changes  # one verb at a time
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
@@ -92,7 +91,7 @@ class Aliases:
         lines = [line for line in (self._registry.repaired, self._room.told) if line]
         with self._changing:
             known = sorted(self._registry.aliases.items(), key=lambda each: not agent_loader.pinned(each[1].serving))
-            return lines + [self._restore(alias) for alias, _ in known]
+            return lines + [self._steps.restore(alias) for alias, _ in known]
 
     def load(self, owner: str, alias: str, folder: Path, *, replace: bool = False) -> str:
         """Serves the model in `folder` under an alias nobody (or only `owner`, to `replace` it) has; raises RefusedError.
@@ -141,7 +140,7 @@ class Aliases:
             if alias is None:
                 return f"{component} {version} serves nothing here"
             entry = self._registry.aliases[alias]
-            self._change(alias, agent_table.Released())
+            self._steps.change(alias, agent_table.Released())
             return f"{component} {version} was released; {alias} still answers with {entry.serving.version}"
 
     def withdraw(self, component: str, version: str, only: str = "", *, owner: str = "") -> str:
@@ -150,18 +149,18 @@ class Aliases:
             alias = agent_entry.offered(self._registry.aliases, component, version, only, owner)
             if alias is None:
                 return f"{component} {version} serves nothing here"
-            self._change(alias, agent_table.Withdrawn())
+            self._steps.change(alias, agent_table.Withdrawn())
             return f"{component} {version} was withdrawn; {alias} answers no more"
 
     def expire(self) -> list[str]:
         """Forgets aliases whose lease is over (0 seconds: never); a line for each. Waits for others only if there is one."""
         lines, before = list[str](), time.monotonic() - self._lease_s
-        if self._lease_s and any(at <= before for at in list(self._released_at.values())):
+        if self._lease_s and any(at <= before for at in list(self._steps.released_at.values())):
             with self._changing:
-                over = [alias for alias, at in self._released_at.items() if at <= before]
+                over = [alias for alias, at in self._steps.released_at.items() if at <= before]
                 lines = [f"{self._registry.aliases[one].component} did not come back; {one} is empty" for one in over]
                 for alias in over:
-                    self._change(alias, agent_table.LeaseOver())
+                    self._steps.change(alias, agent_table.LeaseOver())
         self._room.settle()
         return lines
 
@@ -172,7 +171,7 @@ class Aliases:
         with self._changing:
             entry = self._known(alias, digest)
             self.gate.admission.check_kept(entry.candidate)
-            self._change(alias, agent_table.Promoted(reason))  # objects unless there is a candidate
+            self._steps.change(alias, agent_table.Promoted(reason))  # objects unless there is a candidate
             self._room.install(alias, new := self._room.candidates[alias])
             return f"{alias} now answers with {new.component} {new.version} (before: {entry.serving.version}; {reason})"
 
@@ -180,7 +179,7 @@ class Aliases:
         """The candidate leaves for good; raises agent_check.RefusedError."""
         with self._changing:
             entry = self._known(alias, digest)
-            self._change(alias, agent_table.Dropped(f"{code}: {reason}", code not in agent_signature.KEPT_CODES))
+            self._steps.change(alias, agent_table.Dropped(f"{code}: {reason}", code not in agent_signature.KEPT_CODES))
             self._room.drop(alias)
             tried = entry.candidate.version if entry.candidate else ""
             return f"{alias} stays with {entry.serving.version}; {tried} was dropped: {code}: {reason}"
@@ -201,21 +200,21 @@ class Aliases:
 
     def _go_to(self, alias: str, event: Any) -> str:
         """Exchanges what serves for what the table says after `event`, in memory or, without room, at the next request."""
-        after = self._step(alias, event)
+        after = self._steps.after(alias, event)
         assert after is not None
         try:
             package = self._room.fetch(alias, after.serving)
             with self._room.arrival(package, agent_budget.Way.EITHER) as new:
-                self._change(alias, event)
+                self._steps.change(alias, event)
                 self._room.install(alias, new)
         except agent_check.RefusedError as error:
             if error.code not in agent_verdicts.NOT_FINAL:
                 raise
-            self._change(alias, event)
+            self._steps.change(alias, event)
             self._room.install(alias, agent_room.parked(package))
-            self._change(alias, agent_table.Evicted())
+            self._steps.change(alias, agent_table.Evicted())
         except agent_registry.StoreError as error:
-            self._change(alias, agent_table.Damaged(after.serving.key, f"{after.serving.version}: {error}"))
+            self._steps.change(alias, agent_table.Damaged(after.serving.key, f"{after.serving.version}: {error}"))
             raise agent_check.RefusedError(f"cannot go to {after.serving.version}: {error}", "COPY_DAMAGED") from error
         return after.serving.version
 
@@ -229,72 +228,12 @@ class Aliases:
             raise agent_check.RefusedError(f"{alias}: its candidate is another by now", "FAILED_PRECONDITION")
         return entry
 
-    def _step(self, alias: str, event: Any) -> agent_entry.Entry | None:
-        try:
-            return agent_table.step(self._registry.aliases.get(alias), event)
-        except agent_table.IllegalError as error:
-            raise agent_check.RefusedError(f"{alias}: {error}", error.code) from error
-
-    def _note(self, alias: str, event: Any) -> None:
-        """Takes the step that something in memory led to."""
-        entry = self._registry.aliases.get(alias)
-        if isinstance(event, agent_table.Damaged) and entry is not None:
-            event = self.gate.admission.damaged(entry, event.key, event.reason)
-        self._change(alias, event)
-
-    def _change(self, alias: str, event: Any, before: Callable[[], Any] | None = None) -> None:
-        """Durably takes the step, after `before`, which no other change may come between; raises RefusedError."""
-        with self._table:
-            if before is not None:
-                before()
-            after = self._step(alias, event)
-            if after is not None:
-                self._registry.put(alias, after)
-            elif alias in self._registry.aliases:
-                self._registry.remove(alias)
-            if after is not None and after.released:
-                self._released_at.setdefault(alias, time.monotonic())
-            else:
-                self._released_at.pop(alias, None)
-        if after is None:
-            self._room.forget(alias)
-        elif isinstance(event, agent_table.Damaged) and after.candidate is None:
-            self._room.drop(alias)
-
     def _after_refusal(self, alias: str, offer: agent_offer.Offer, error: agent_check.RefusedError) -> str:
         """Notes that the component is alive although its model is not, and says what answers now."""
-        self._change(alias, agent_table.Refused(offer.component, offer.version, f"{error.code}: {error}", offer.owner))
+        self._steps.change(
+            alias, agent_table.Refused(offer.component, offer.version, f"{error.code}: {error}", offer.owner)
+        )
         entry = self._registry.aliases.get(alias)
         if entry is None:
             return f"nothing answers for {alias}"
         return f"{alias} still answers with {entry.serving.component} {entry.serving.version}"
-
-    def _restore(self, alias: str) -> str:
-        reasons = ""
-        while (entry := self._registry.aliases.get(alias)) is not None:
-            held = entry.serving
-            try:
-                self._room.restore(alias, held)
-            except (agent_registry.StoreError, agent_check.RefusedError) as error:
-                damaged = self.gate.admission.damaged(entry, held.key, f"{held.version} cannot serve: {error}")
-                reasons += f"; {held.component} {damaged.reason}"
-                self._change(alias, damaged)
-                continue
-            if entry.released:
-                self._released_at[alias] = time.monotonic()
-            return f"{alias} answers with {held.component} {held.version}{reasons}{self._restore_candidate(alias)}"
-        return f"{alias} is empty{reasons}"
-
-    def _restore_candidate(self, alias: str) -> str:
-        entry = self._registry.aliases[alias]
-        if entry.candidate is None:
-            return ""
-        try:
-            self.gate.admission.check_kept(entry.candidate)
-            with self._room.arrival(self._room.fetch(alias, entry.candidate), agent_budget.Way.SPILL) as new:
-                self._room.try_out(alias, new)
-        except (agent_registry.StoreError, agent_check.RefusedError) as error:
-            reason = f"{entry.candidate.version} cannot be tried: {error}"
-            self._change(alias, agent_table.Damaged(entry.candidate.key, reason))
-            return f"; {reason}"
-        return f", {entry.candidate.version} is being tried"
