@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import agent_capture_files
+import agent_capture_ids
 
 IDS_LIMIT = 100_000  # of which the status is known
 AHEAD_S = 1.0  # a time this far in the future is still now: clocks are read at two places
@@ -61,6 +62,7 @@ class Capture:
     """Takes records from many threads, writes them on one; `files` is where.
 
     `here` is the status of a record in the store: SAVED, or UNDER_WAY where it is SAVED only when it was removed from here.
+    `sent` remembers those that were removed, None for nobody asks.
     """
 
     def __init__(
@@ -70,17 +72,21 @@ class Capture:
         clock: Callable[[], float] = time.time,
         *,
         here: str = SAVED,
+        sent: agent_capture_ids.Ids | None = None,
     ) -> None:
         self._files = files
         self._bounds = bounds
         self._clock = clock
         self._here = here
+        self._sent = sent
         self._storing = threading.Lock()  # of the files
         self._changed = threading.Condition()
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._writing = 0
         self._statuses: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._closed = False
+        for identity in sent.read() if sent is not None else ():
+            self._note(identity, SAVED)  # before those that are here: one may be both, if it was killed between
         self.repaired = files.open(self._known)
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
         self._thread.start()
@@ -118,12 +124,17 @@ class Capture:
             return self._files.closed(self._clock(), everything=everything)
 
     def remove(self, path: Path) -> None:
-        """Removes a closed unit: it is somewhere else now."""
-        arrived = agent_capture_files.identities(path) if self._here != SAVED else []
+        """Removes a closed unit: it is somewhere else now. Raises OSError."""
+        if self._sent is None:
+            with self._storing:
+                self._files.remove(path)
+            return
+        identities = agent_capture_files.identities(path)
         with self._storing:
+            self._sent.add(identities)
             self._files.remove(path)
         with self._changed:
-            for identity in arrived:
+            for identity in identities:
                 self._note(identity, SAVED)
 
     def used_bytes(self) -> int:

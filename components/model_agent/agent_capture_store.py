@@ -20,6 +20,7 @@ from typing import Any
 
 import agent_capture
 import agent_capture_files
+import agent_capture_ids
 import agent_settings
 
 DISK_BYTES = 256 * 1024 * 1024
@@ -27,6 +28,8 @@ _BOUNDS = agent_capture.Bounds()
 _LEAST_BYTES = 64 * 1024
 EMBED_BYTES = 3072  # Edge Manager's own bound
 _LOCK = ".lock"
+_IDS_KEPT = 10_000
+_BYTES_PER_ID = 1024  # of the store for each id: a seventh of a small store at most
 PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a path
 
 
@@ -34,7 +37,8 @@ PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")  # of a path
 class Where:
     """The store: `folder`, below it `below` (prefix and fleet); for `device`, `disk_bytes` at most.
 
-    What is in a `transit` one is on its way: nothing goes by the bound, and it is saved only when it is elsewhere.
+    What is in a `transit` one is on its way: nothing goes by the bound, and it is saved only when it is elsewhere. One that
+    `remembers` knows the ids of what it sent, over restarts.
     """
 
     folder: Path
@@ -44,6 +48,7 @@ class Where:
     embed_bytes: int = EMBED_BYTES
     bounds: agent_capture.Bounds = _BOUNDS
     transit: bool = False
+    remembers: bool = False
 
     @property
     def root(self) -> Path:
@@ -80,10 +85,13 @@ def open_store(where: Where, stack: contextlib.ExitStack) -> agent_capture.Captu
         return None
     stack.callback(os.close, descriptor)
     where.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    files = agent_capture_files.Files(
-        where.root, where.device, where.disk_bytes, where.embed_bytes, evicts=not where.transit
-    )
+    sent, disk_bytes = None, where.disk_bytes
+    if where.remembers:
+        keep = max(min(_IDS_KEPT, disk_bytes // _BYTES_PER_ID), 1)
+        sent = agent_capture_ids.Ids(where.root / ".sent", keep)
+        disk_bytes -= 2 * keep * agent_capture_ids.LINE_BYTES
+    files = agent_capture_files.Files(where.root, where.device, disk_bytes, where.embed_bytes, evicts=not where.transit)
     here = agent_capture.UNDER_WAY if where.transit else agent_capture.SAVED
-    store = agent_capture.Capture(files, where.bounds, here=here)
+    store = agent_capture.Capture(files, where.bounds, here=here, sent=sent)
     stack.callback(store.close)
     return store

@@ -121,6 +121,7 @@ def open_captures(settings: agent_edge_settings.Settings, upload: Mapping[str, A
     every_s = _every_s(settings, cloud=cloud)
     if not every_s:
         return _opened(where, None)
+    where = dataclasses.replace(where, remembers=True)
     bucket = settings.text(f"{_PROVIDER}s3_bucket_name", "")
     if not bucket:
         why = f"{_PROVIDER}s3_bucket_name is not set"

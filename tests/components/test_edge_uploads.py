@@ -18,6 +18,7 @@ from typing import Any
 
 import agent_capture
 import agent_capture_files
+import agent_capture_ids
 import agent_capture_store
 import agent_edge_captures
 import agent_edge_pb2
@@ -255,6 +256,41 @@ def test_cloud_when_opened_again_then_what_waits_is_under_way_and_arrives(scene:
         until_saved(captures, uploads, waiting)
 
     assert scene.arrived() == [waiting]
+
+
+@pytest.mark.parametrize("settings", [CLOUD, PERIODIC], ids=["cloud", "periodic"])
+def test_status_when_opened_again_after_all_was_sent_then_success_and_the_id_is_not_taken_twice(
+    scene: Scene, settings: dict[str, Any]
+) -> None:
+    with scene.opened(settings) as (captures, uploads):
+        sent = [capture(captures) for _ in range(3)]
+        parts.until(lambda: uploads.look() or not scene.here(), "all to be sent")
+    (file,) = scene.folder.rglob(".sent")
+    with file.open("ab") as stream:
+        stream.write(b"0a1b2c3d-half")  # of a kill
+
+    with scene.opened(settings) as (captures, uploads):
+        assert [captures.status(identity) for identity in sent] == ["SUCCESS"] * 3
+        with pytest.raises(agent_capture.CaptureError) as twice:
+            capture(captures, identity=sent[0])
+        later = capture(captures)
+        until_saved(captures, uploads, later)
+        parts.until(lambda: uploads.look() or not scene.here(), "it to be sent")
+    with scene.opened(settings) as (captures, _):
+        assert captures.status(later) == "SUCCESS"
+
+    assert twice.value.code == "ALREADY_EXISTS"
+    assert sorted(scene.arrived()) == sorted([*sent, later])
+
+
+def test_ids_when_more_than_are_kept_then_the_newest_and_the_file_is_bounded(tmp_path: Path) -> None:
+    path, given = tmp_path / "ids", [str(uuid.uuid4()) for _ in range(50)]
+    ids = agent_capture_ids.Ids(path, 10)
+    for place in range(0, 50, 2):
+        ids.add(given[place : place + 2])
+        assert path.stat().st_size <= 20 * agent_capture_ids.LINE_BYTES
+
+    assert agent_capture_ids.Ids(path, 10).read() == given[-10:]
 
 
 def test_cloud_when_no_bucket_is_configured_then_refused_and_the_reason_told(scene: Scene) -> None:
