@@ -94,7 +94,9 @@ def revoke(key_id: str, root: Path) -> None:
     if len(ids[0]) != signing.ID_CHARACTERS or set(ids[0]) - set("0123456789abcdef"):
         raise exits.Failure(f"cannot revoke {key_id}: no trusted key has that name; see marram key list")
     _try(lambda: store.revoke(root, ids[0]))
-    click.echo(f"{root} does not trust {ids[0]} any more.")
+    click.echo(
+        f"{root} does not trust {ids[0]} any more; a model of it that serves goes on until another version is deployed."
+    )
 
 
 def _generate() -> crypto.EC:
