@@ -78,9 +78,7 @@ class Watch:
         if not new and self._saved % self._save_every:
             return
         counts = ", ".join(f"{count} {name}" for name, count in sorted(self._tracks.total.items()))
-        words = (
-            f"model {version}   {took_ms:.1f} ms   in view: {len(found)}   counted: {counts or 'nothing yet'}"
-        )
+        words = f"model {version}   {took_ms:.1f} ms   in view: {len(found)}   counted: {counts or 'nothing yet'}"
         name = f"{self._saved:07d}-{version}.jpg"
         pictures.save(pictures.annotate(picture, found, words), self._frames / name)
         for old in sorted(self._frames.glob("*.jpg"))[:-FRAMES_KEPT]:

@@ -25,14 +25,10 @@ from tools.demo_vision import figures, sheet, steps
 
 pytestmark = [
     pytest.mark.whole,
-    pytest.mark.timeout(
-        300
-    ),  # of the story: 45 s on a free machine, most of it measuring, twice that beside other tests
+    pytest.mark.timeout(300),  # 50 s of computing, which beside other work takes more than twice that
     *(
-        pytest.mark.skipif(
-            importlib.util.find_spec(name) is None, reason=f"there is no {name}: pip install -e '.[all]'"
-        )
-        for name in ("onnxruntime", "onnx", "PIL")
+        pytest.mark.skipif(importlib.util.find_spec(one) is None, reason=f"there is no {one} here")
+        for one in ("onnxruntime", "onnx")
     ),
 ]
 PACE = steps.Pace(
