@@ -1,7 +1,8 @@
 """Makes the model files of forms: 16-bit floats, 8-bit integers by calibration or on the fly, ORT's own format.
 
-Equal inputs give equal bytes. onnx and onnxruntime's own tools do the work; nothing of a session ends up in a file, but in
-the ORT format, which is made at the level that binds it to no CPU.
+Equal inputs give equal bytes in every process. onnx and onnxruntime's own tools do the work; nothing of a session ends up in
+a file, but in the ORT format, which is made at the level that binds it to no CPU. Its bytes alone differ from process to
+process, by onnxruntime's doing; it is measured for people and never becomes a component (gate.py, FORMAT).
 """
 
 from __future__ import annotations

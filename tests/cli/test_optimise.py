@@ -77,6 +77,15 @@ def test_optimise_when_it_has_searched_then_report_picture_and_what_it_says_agre
     assert marram.run("component", "lint", item["recipe"]).code == exits.OK
 
 
+def test_optimise_when_no_form_may_win_then_nobody_says_optimised_and_the_exit_code_tells(files: Path) -> None:
+    shown = _optimise(files, "--form", "ORT format")  # no agent takes it
+
+    assert shown.code == exits.UNSATISFIED
+    assert "nothing was optimised" in shown.out
+    assert "Optimised: " not in shown.out
+    assert sorted(path.name for path in (files / "out").iterdir()) == ["report.json", "report.png"]
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +51,26 @@ def test_file_when_made_again_then_the_same_bytes(tmp_path: Path) -> None:
         made.append(forms.Maker(source, CALIBRATION, tmp_path / name).file(form).read_bytes())
 
     assert made[0] == made[1]
+
+
+def test_file_when_another_process_makes_it_then_every_form_that_may_win_has_the_same_bytes(tmp_path: Path) -> None:
+    models.cnn(tmp_path / "source.onnx")
+    told = []
+    for seed in ("1", "2"):  # of the order of Python's sets
+        folder = tmp_path / seed
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "tests.cloud.optimise.made", tmp_path / "source.onnx", folder],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told.append(dict(line.split(": ") for line in done.stdout.splitlines()))
+
+    assert set(told[0]) == {form.name for form in candidates.FORMS if form.kind != "ort"}
+    assert len(set(told[0].values())) > 6
+    assert told[0] == told[1]
 
 
 def test_file_when_the_model_cannot_be_changed_then_the_reason_stays(tmp_path: Path) -> None:

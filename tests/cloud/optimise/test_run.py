@@ -65,6 +65,48 @@ def test_optimise_when_int8_wins_then_the_agent_accepts_the_component_and_its_ce
     assert report.digests["evaluation"] == certificate.evaluation
 
 
+def test_optimise_when_another_target_is_asked_for_then_another_manifest_and_the_layers_do_not_depend_on_evaluation(
+    tmp_path: Path,
+) -> None:
+    here, results = targets.here(), []
+    for at, board in enumerate(("4", "5")):
+        models.save_images(tmp_path / "evaluation.npz", 40, seed=20 + at)
+        request = _request(
+            tmp_path,
+            target=targets.Target(f"board-{board}", here, platform={"board": board}),
+            evaluation=tmp_path / "evaluation.npz",
+            forms=("INT8 per-channel U8S8 narrow",),
+        )
+        results.append(run.optimise(request, opened=_lab(4.0)))
+
+    first, second = results
+    assert first.recipe is not None
+    assert first.recipe == second.recipe
+    read = recipe.read(first.recipe.read_bytes(), str(first.recipe))
+    for board, result in zip(("4", "5"), results, strict=True):
+        chosen = recipe.choose(read, {"os": "linux", "architecture": here, "board": board})
+        assert chosen is not None
+        assert result.artifacts is not None
+        assert {artifact.uri.split("/")[-2] for artifact in chosen.artifacts} == {result.artifacts.name}
+    made = [result.artifacts / "model.onnx" for result in results if result.artifacts is not None]
+    assert made[0].read_bytes() == made[1].read_bytes()
+    certificates = [json.loads((path.parent / "certificate.json").read_text()) for path in made]
+    assert certificates[0]["data"]["calibrationSha256"] == certificates[1]["data"]["calibrationSha256"]
+    assert certificates[0]["data"]["evaluationSha256"] != certificates[1]["data"]["evaluationSha256"]
+
+
+def test_optimise_when_a_form_was_narrowed_then_the_report_tells_which_nodes_and_why(tmp_path: Path) -> None:
+    request = _request(tmp_path, forms=("INT8 per-channel U8S8 narrow",))
+
+    result = run.optimise(request, opened=_lab(4.0))
+
+    told = json.loads(result.report.read_text())["saturation"]["INT8 per-channel U8S8"]
+    assert [each["node"] for each in told] == ["Conv_0", "Conv_2", "MatMul_6"]
+    assert {each["saturates"] for each in told} == {True, False}
+    for each in told:
+        assert each["why"].endswith("7 bits" if each["saturates"] else "8 bits")
+
+
 def test_optimise_when_the_source_wins_then_a_report_and_no_component(tmp_path: Path) -> None:
     result = run.optimise(_request(tmp_path), opened=_lab(11.0))
 
