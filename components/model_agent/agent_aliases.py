@@ -10,7 +10,8 @@ is gone; others hear FAILED_PRECONDITION and whose it is.
   stopped before the new one is offered, and in between somebody must answer.
 - withdraw: the component is gone; the alias is empty afterwards.
 - lease: a released component that offers nothing for this long is taken for gone (for nuclei without an Uninstall step).
-  It counts the agent's own run time, so a device that was off for a day starts with its models.
+  It counts the agent's own run time, so a device that was off for a day starts with its models. A bundle that was given
+  back answers on until a deployment takes its place.
 Releases and withdrawals of a version that is not the one offered last are late news and change nothing.
 """
 
@@ -134,23 +135,22 @@ class Aliases:
                 raise agent_check.RefusedError(f"{error}; {after}", error.code) from error
 
     def release(self, component: str, version: str, *, owner: str = "") -> str:
-        """Starts the lease of what this component serves."""
+        """Starts the lease of what this component serves, under however many aliases."""
         with self._changing:
-            alias = agent_entry.offered(self._registry.aliases, component, version, "", owner)
-            if alias is None:
-                return f"{component} {version} serves nothing here"
-            entry = self._registry.aliases[alias]
-            self._steps.change(alias, agent_table.Released())
-            return f"{component} {version} was released; {alias} still answers with {entry.serving.version}"
+            mine = agent_entry.offered(self._registry.aliases, component, version, "", owner)
+            for alias in mine:
+                self._steps.change(alias, agent_table.Released())
+            still = [f"{alias} still answers with {self._registry.aliases[alias].serving.version}" for alias in mine]
+            return f"{component} {version} {'was released' if mine else 'serves nothing here'}" + _listed(still)
 
     def withdraw(self, component: str, version: str, only: str = "", *, owner: str = "") -> str:
-        """Empties the alias of this component, if `version` is the one it offered last; `only` picks one of several."""
+        """Empties the aliases for which this component offered `version` last; `only` picks one of several."""
         with self._changing:
-            alias = agent_entry.offered(self._registry.aliases, component, version, only, owner)
-            if alias is None:
-                return f"{component} {version} serves nothing here"
-            self._steps.change(alias, agent_table.Withdrawn())
-            return f"{component} {version} was withdrawn; {alias} answers no more"
+            mine = agent_entry.offered(self._registry.aliases, component, version, only, owner)
+            for alias in mine:
+                self._steps.change(alias, agent_table.Withdrawn())
+            gone = [f"{alias} answers no more" for alias in mine]
+            return f"{component} {version} {'was withdrawn' if mine else 'serves nothing here'}" + _listed(gone)
 
     def expire(self) -> list[str]:
         """Forgets aliases whose lease is over (0 seconds: never); a line for each. Waits for others only if there is one."""
@@ -237,3 +237,7 @@ class Aliases:
         if entry is None:
             return f"nothing answers for {alias}"
         return f"{alias} still answers with {entry.serving.component} {entry.serving.version}"
+
+
+def _listed(lines: list[str]) -> str:
+    return "".join(f"; {line}" for line in lines)

@@ -37,13 +37,15 @@ class Bundles:
         return _told(self._aliases.offer(component, version, Path(folder), settings, owner=agent_entry.BUNDLE))
 
     def release(self, header: Mapping[str, Any]) -> dict[str, Any]:
-        """Lets deployments take the alias; raises RefusedError when no bundle of this component serves."""
+        """Lets deployments take the aliases, which answer until then; raises RefusedError when no bundle serves them."""
         component = agent_predictions.text(header, "component")
-        mine = [row for row in self._aliases.listed() if (row["component"], row["owner"]) == (component, "bundle")]
-        if not mine:
+        wanted = (component, agent_entry.BUNDLE)
+        versions = {row["offered"] for row in self._aliases.listed() if (row["component"], row["owner"]) == wanted}
+        if not versions:
             raise agent_check.RefusedError(f"no bundle of {component} serves anything here", "NOT_FOUND")
-        lines = [self._aliases.release(component, row["offered"], owner=agent_entry.BUNDLE) for row in mine]
-        return _told("; ".join(lines))
+        return _told(
+            "; ".join(self._aliases.release(component, each, owner=agent_entry.BUNDLE) for each in sorted(versions))
+        )
 
 
 def _told(message: str) -> dict[str, Any]:

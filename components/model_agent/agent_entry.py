@@ -54,7 +54,8 @@ class Entry:
 
     `component` offered last, `offered` is that version, accepted or not: only its release and withdrawal count, and it is
     the version that should answer. `previous` takes over when `serving` is held or its copy is damaged. `withheld` is what
-    a hold keeps from answering, `dropped` a candidate whose trial was lost. `released`: the component was stopped.
+    a hold keeps from answering, `dropped` a candidate whose trial was lost. `released`: the component was stopped, or the
+    bundle given back.
     `evicted` is of this run only: the model is not in memory until somebody asks.
     """
 
@@ -107,13 +108,18 @@ def objection(alias: str, entry: Entry | None, component: str, writer: str) -> s
     return f"the alias {alias} belongs to {entry.component} ({entry.owner}); {ADVICE[entry.owner]}"
 
 
-def offered(aliases: Mapping[str, Entry], component: str, version: str, only: str = "", writer: str = "") -> str | None:
-    """The alias for which this component offered this version last, if it is `only` or that is empty."""
+def offered(
+    aliases: Mapping[str, Entry], component: str, version: str, only: str = "", writer: str = ""
+) -> tuple[str, ...]:
+    """The aliases for which this component offered this version last; of those the one that is `only`, if that is told."""
     wanted = (component, version, writer or owner(component))
-    for alias, entry in aliases.items():
-        if (entry.component, entry.offered, entry.owner) == wanted and only in ("", alias):
-            return alias
-    return None
+    mine = (alias for alias, each in aliases.items() if (each.component, each.offered, each.owner) == wanted)
+    return tuple(alias for alias in mine if only in ("", alias))
+
+
+def leased(entry: Entry | None) -> bool:
+    """Whether its time runs: who was stopped and does not come back is gone. A bundle given back waits for a deployment."""
+    return entry is not None and entry.released and entry.owner != BUNDLE
 
 
 def row(alias: str, entry: Entry) -> dict[str, Any]:

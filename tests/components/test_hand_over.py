@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import model_client
 import pytest
 
-from tests.components import parts
+from tests.components import models, parts
 
 
 def test_release_when_model_serves_then_it_serves_on(device: parts.Device, client: model_client.Client) -> None:
@@ -101,6 +102,72 @@ def test_lease_when_component_never_comes_back_then_alias_is_empty(device: parts
     device.hand_over("release", "1.0.0")
 
     parts.until(lambda: parts.serving(device) == [], "the lease to end")
+
+
+def ask(device: parts.Device, verb: str, component: str, *more: Path) -> dict[str, Any]:
+    artifacts = {"artifacts": str(more[0])} if more else {}
+    return parts.ask(device, {"op": verb, "component": component, "version": "1.0.0", **artifacts})
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "left"),
+    [
+        ("release", "was released; left still answers with 1.0.0; right still answers with 1.0.0", [True, True]),
+        ("withdraw", "was withdrawn; left answers no more; right answers no more", []),
+    ],
+)
+def test_farewell_when_the_component_has_several_aliases_then_all_of_them(
+    device: parts.Device, tmp_path: Path, verb: str, words: str, left: list[bool]
+) -> None:
+    device.start_agent()
+    for alias in ("left", "right"):
+        assert ask(device, "offer", "com.example.Both", models.identity(tmp_path / alias, alias, {"x": "float32"}))[
+            "ok"
+        ]
+    other = models.identity(tmp_path / "other", "right", {"x": "float64"})
+    assert ask(device, "offer", "com.example.Other", other)["code"] == "FAILED_PRECONDITION"
+
+    said = ask(device, verb, "com.example.Both")
+
+    assert said == {"ok": True, "message": f"com.example.Both 1.0.0 {words}"}
+    assert [row["released"] for row in parts.serving(device)] == left
+    assert ask(device, "offer", "com.example.Other", other)["ok"]
+
+
+def test_lease_when_the_component_has_several_aliases_then_all_end(device: parts.Device, tmp_path: Path) -> None:
+    device.start_agent("--lease-seconds", "0.1")
+    for alias in ("left", "right"):
+        ask(device, "offer", "com.example.Both", models.identity(tmp_path / alias, alias, {"x": "float32"}))
+
+    ask(device, "release", "com.example.Both")
+
+    parts.until(lambda: parts.serving(device) == [], "both leases to end")
+
+
+def test_bundle_when_given_back_then_it_answers_over_restarts_until_a_deployment_takes_its_place(
+    device: parts.Device, client: model_client.Client, tmp_path: Path
+) -> None:
+    agent = device.start_agent("--lease-seconds", "0.1")
+    bundle = {"op": "apply_bundle", "component": parts.MODEL_NAME, "version": "1.0.0"}
+    assert parts.ask(device, bundle | {"artifacts": str(parts.MODEL / "1.0.0")})["ok"]
+    gone = models.identity(tmp_path / "gone", "gone", {"x": "float32"})  # its lease shows that leases end meanwhile
+
+    assert parts.ask(device, {"op": "release_bundle", "component": parts.MODEL_NAME})["ok"]
+    for _ in range(2):
+        ask(device, "offer", "com.example.Gone", gone)
+        ask(device, "release", "com.example.Gone")
+        parts.until(lambda: len(parts.serving(device)) == 1, "the other's lease to end")
+        answered = parts.predict(client)
+        assert (answered.component, answered.version) == (parts.MODEL_NAME, "1.0.0")
+        agent.kill()
+        agent.wait(parts.WAIT_S)
+        agent = device.start_agent("--lease-seconds", "0.1")
+
+    more = ("--artifacts", parts.MODEL / "1.1.0", "--component", "com.example.Other")
+    assert device.hand_over("offer", "1.1.0", *more).returncode == 0
+    assert [(row["component"], row["owner"], row["released"]) for row in parts.serving(device)] == [
+        ("com.example.Other", "deployment", False)
+    ]
 
 
 @pytest.mark.parametrize("verb", ["release", "withdraw"])
