@@ -67,10 +67,8 @@ def status(alias: str, root: Path, output_: str) -> None:
     found = next((each for each in _models(root) if each["alias"] == alias), None)
     if found is None:
         raise exits.Failure(f"cannot show {alias}: no model has this alias; see `marram model list`")
-    observed = answer(root, {"op": "observed", "alias": alias}).get(
-        "observed", {}
-    )  # an older agent knows no such question
-    output.record("model", {**found, **observed}, output_)
+    observed = answer(root, {"op": "observed", "alias": alias})  # older agents know no such question
+    output.record("model", {**found, **observed.get("observed", {})}, output_)
 
 
 @click.command("release")
