@@ -17,6 +17,7 @@ Releases and withdrawals of a version that is not the one offered last are late 
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -230,9 +231,11 @@ class Aliases:
 
     def _after_refusal(self, alias: str, offer: agent_offer.Offer, error: agent_check.RefusedError) -> str:
         """Notes that the component is alive although its model is not, and says what answers now."""
-        self._steps.change(
-            alias, agent_table.Refused(offer.component, offer.version, f"{error.code}: {error}", offer.owner)
-        )
+        why = f"{error.code}: {error}"
+        try:
+            self._steps.change(alias, agent_table.Refused(offer.component, offer.version, why, offer.owner))
+        except OSError as lost:  # the caller hears it all the same
+            print(f"the refusal of {offer.component} {offer.version} is not kept: {lost}", file=sys.stderr, flush=True)
         entry = self._registry.aliases.get(alias)
         if entry is None:
             return f"nothing answers for {alias}"

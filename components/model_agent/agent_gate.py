@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -147,7 +148,10 @@ class Gate:
         """Remembers the verdict of steps 4 and 5: an acceptance, or a refusal that is final."""
         code, reason = (refusal.code, str(refusal)) if refusal is not None else ("", "")
         text = agent_settings.text(offer.settings)
-        self.verdicts.keep(offer.digest, RUNTIME, text, refusal is None, code, reason)
+        try:
+            self.verdicts.keep(offer.digest, RUNTIME, text, refusal is None, code, reason)
+        except OSError as error:  # it counts all the same; another offer is judged anew
+            print(f"the verdict on {offer.component} {offer.version} is not kept: {error}", file=sys.stderr, flush=True)
 
     def _read_certificate(self, folder: Path) -> bytes | None:
         path = folder / agent_certificate.FILE

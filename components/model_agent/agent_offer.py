@@ -18,6 +18,7 @@ from typing import Any
 import agent_batches
 import agent_budget
 import agent_check
+import agent_durable
 import agent_entry
 import agent_gate
 import agent_loader
@@ -85,6 +86,8 @@ class Gate:
         package = dataclasses.replace(package, held=dataclasses.replace(package.held, signer=found.signer))
         try:
             compared = self._admit(judged, package, offer, trying)
+        except agent_durable.FullError as error:
+            raise agent_check.RefusedError(str(error), error.code) from error
         except agent_check.RefusedError as error:
             self.admission.keep(judged, error)
             raise

@@ -9,7 +9,8 @@ Below one folder:
     lock                   held while an agent lives, so that two never write here
 
 A copy is complete before registry.json names it, and folders nothing names are removed, so a crash at any moment leaves
-the state before or after. A registry.json that cannot be read is put aside, never overwritten. An agent that takes over
+the state before or after. They are removed before anything is written: what a copy left that found the disk full must not
+keep it full. A registry.json that cannot be read is put aside, never overwritten. An agent that takes over
 (agent_takeover.py) reads the store without the lock and writes nothing before it `own`s it.
 """
 
@@ -27,12 +28,14 @@ from pathlib import Path
 from typing import Any
 
 import agent_changes
+import agent_durable
 import agent_entry
 
 _KEY_CHARACTERS = 64  # hex SHA-256
 _READ_AT_START = ("registry.json", "verdicts.json")
 _SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
 _BORROWED = -1  # in place of the lock's descriptor
+_RESERVE_BYTES = 64 * 1024  # so that a release or a withdrawal finds room on a full disk: a hundred aliases
 _COSTS_LIMIT = 64  # what was measured last; enough for every model a small device ever had
 
 
@@ -59,7 +62,7 @@ class Registry:
         costs: dict[str, Cost],
         repaired: str = "",
     ) -> None:
-        self.aliases = aliases
+        self.aliases = self._stored = aliases
         self.costs = costs  # by key; kept longer than the copy, so that a second load is judged beforehand
         self.repaired = repaired
         self.folder = folder
@@ -78,6 +81,7 @@ class Registry:
         except TimeoutError as error:
             raise StoreError(str(error)) from None
         try:
+            agent_durable.reserve(folder / "registry.json", _RESERVE_BYTES)
             return cls(folder, lock, *_read(folder))
         except ValueError as error:
             (folder / "registry.json").replace(folder / "registry.json.unreadable")
@@ -90,6 +94,7 @@ class Registry:
         try:
             made = cls(folder, _BORROWED, {}, {})  # what comes to be while it is read is not current
             made.aliases, made.costs = _read(folder)
+            made._stored = made.aliases
         except (OSError, ValueError) as error:
             raise StoreError(f"cannot read registry.json: {error}") from error
         return made
@@ -140,20 +145,28 @@ class Registry:
         self.costs = dict(list(costs.items())[-_COSTS_LIMIT:])
 
     def keep(self, manifest: bytes, name: str, model: bytes, key: str = "") -> str:
-        """Durably copies an offer and returns its `key`, its digest; a copy that is there and whole is used again."""
+        """Durably copies an offer and returns its `key`, its digest; a copy that is there and whole is used again.
+
+        Raises OSError, then nothing of it stays; agent_durable.FullError where there is no room.
+        """
         key = key or digest(manifest, model)
         target = self.folder / "models" / key
         if target.is_dir() and self._whole(key):
             return key
         shutil.rmtree(target, ignore_errors=True)
+        self._sweep(self._stored)
         new = target.with_suffix(".new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(mode=0o700)
-        _write(new / "model.json", manifest)
-        _write(new / name, model)
-        _sync(new)
-        new.rename(target)
-        _sync(target.parent)
+        try:
+            with agent_durable.room(f"a copy of {name} ({len(model) / 1e6:.1f} MB)", self.folder):
+                new.mkdir(mode=0o700)
+                agent_durable.write_file(new / "model.json", manifest)
+                agent_durable.write_file(new / name, model)
+                agent_durable.sync(new)
+                new.rename(target)
+                agent_durable.sync(target.parent)
+        except OSError:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         return key
 
     def copy(self, key: str) -> tuple[bytes, bytes]:
@@ -189,15 +202,19 @@ class Registry:
             self.aliases = aliases
 
     def _replace(self, aliases: dict[str, agent_entry.Entry]) -> None:
+        self._sweep(self._stored, aliases)
         written = {name: _written(entry) for name, entry in aliases.items()}
         costs = {key: dataclasses.asdict(cost) for key, cost in self.costs.items()}
-        new = self.folder / "registry.json.new"
-        _write(new, json.dumps({"aliases": written, "costs": costs}, indent=1).encode())
-        new.replace(self.folder / "registry.json")
-        _sync(self.folder)
-        named = {held.key for entry in aliases.values() for held in entry.kept()}
+        content = {"aliases": written, "costs": costs}
+        agent_durable.write(self.folder / "registry.json", content, reserve_bytes=_RESERVE_BYTES)
+        self._stored = aliases
+        self._sweep(aliases)
+
+    def _sweep(self, *named: dict[str, agent_entry.Entry]) -> None:
+        """Removes the copies, whole or half, that none of these tables names."""
+        keys = {held.key for aliases in named for entry in aliases.values() for held in entry.kept()}
         for folder in (self.folder / "models").iterdir():
-            if folder.name not in named:
+            if folder.name not in keys:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -278,19 +295,3 @@ def _written(entry: agent_entry.Entry) -> dict[str, Any]:
 def _costs(given: dict[str, Any]) -> dict[str, Cost]:
     found = given.get("costs", {})
     return {str(key): Cost(int(each["memory_bytes"]), float(each["load_s"])) for key, each in found.items()}
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -31,6 +31,7 @@ from typing import Any
 import agent_aliases
 import agent_changes
 import agent_check
+import agent_durable
 import agent_engine
 import agent_frames
 import agent_identity
@@ -183,7 +184,9 @@ class Server:
                 case other:
                     raise agent_predictions.RequestError("INVALID_ARGUMENT", f"unknown operation {str(other)[:50]!r}")
             return agent_frames.reply(reply)
-        except (agent_predictions.RequestError, agent_identity.IdentityError, agent_changes.FrozenError) as error:
+        except (agent_predictions.RequestError, agent_identity.IdentityError) as error:
+            refused = refusal(error.code, str(error))
+        except (agent_changes.FrozenError, agent_durable.FullError) as error:
             refused = refusal(error.code, str(error))
         except agent_check.RefusedError as error:
             what = f"{header.get('component')} {header.get('version')}: {error}"
