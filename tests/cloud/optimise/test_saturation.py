@@ -102,6 +102,31 @@ def test_verdict_when_the_largest_sum_just_fits_then_it_does_not_saturate() -> N
     assert _verdict([[127, 2]], [255, 192]).saturates  # 32,769
 
 
+def test_met_when_a_gemm_turns_its_input_then_the_largest_of_each_of_its_rows() -> None:
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], transA=1)
+    weights = saturation.Weights(node, "x", 1.0, 0, 0, np.zeros((1, 3, 2), np.int8))
+
+    assert saturation.met(weights, np.array([[1, 2], [9, 3]], np.float32)).tolist() == [[2, 9]]
+
+
+@pytest.mark.parametrize(
+    ("more", "largest"),
+    [
+        ({}, [[-1, -1, -1, -1]]),
+        ({"pads": [1, 0, 0, 0]}, [[0, 0, -1, -1]]),
+        ({"auto_pad": "SAME_UPPER"}, [[-1, 0, 0, 0]]),
+    ],
+    ids=["none", "above", "same-upper"],
+)
+def test_met_when_a_convolution_pads_then_its_zeros_count_where_they_are_met(
+    more: dict[str, object], largest: list[list[int]]
+) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], **more)
+    weights = saturation.Weights(node, "x", 1.0, 0, 0, np.zeros((1, 1, 4), np.int8), (2, 2))
+
+    assert saturation.met(weights, np.full((1, 1, 3, 3), -1, np.float32)).tolist() == largest
+
+
 def test_layers_when_large_ones_never_came_together_then_they_are_taken_together_all_the_same() -> None:
     node = helper.make_node("MatMul", ["x", "w"], ["y"], name="one")
     weights = saturation.Weights(node, "x", 1.0, 0, 0, np.array([[[127, 127]]], np.int8))
