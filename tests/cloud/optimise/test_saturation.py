@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -119,7 +120,7 @@ def test_met_when_a_gemm_turns_its_input_then_the_largest_of_each_of_its_rows() 
     ids=["none", "above", "same-upper"],
 )
 def test_met_when_a_convolution_pads_then_its_zeros_count_where_they_are_met(
-    more: dict[str, object], largest: list[list[int]]
+    more: dict[str, Any], largest: list[list[int]]
 ) -> None:
     node = helper.make_node("Conv", ["x", "w"], ["y"], **more)
     weights = saturation.Weights(node, "x", 1.0, 0, 0, np.zeros((1, 1, 4), np.int8), (2, 2))
