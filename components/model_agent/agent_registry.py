@@ -156,17 +156,17 @@ class Registry:
         shutil.rmtree(target, ignore_errors=True)
         self._sweep(self._stored)
         new = target.with_suffix(".new")
-        try:
-            with agent_durable.room(f"a copy of {name} ({len(model) / 1e6:.1f} MB)", self.folder):
+        with agent_durable.room(f"a copy of {name} ({len(model) / 1e6:.1f} MB)", self.folder):
+            try:
                 new.mkdir(mode=0o700)
                 agent_durable.write_file(new / "model.json", manifest)
                 agent_durable.write_file(new / name, model)
                 agent_durable.sync(new)
                 new.rename(target)
                 agent_durable.sync(target.parent)
-        except OSError:
-            shutil.rmtree(new, ignore_errors=True)
-            raise
+            except OSError:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
         return key
 
     def copy(self, key: str) -> tuple[bytes, bytes]:
