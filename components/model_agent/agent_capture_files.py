@@ -8,6 +8,7 @@ never acknowledged.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -124,6 +125,18 @@ class Files:
             number, unit = self._unit(folder)
             line = agent_capture_lines.line_of(record, self._device, unit.tensors.name, self._embed_bytes)
         self._make_room(line.cost + (0 if unit.size else 2 * _BLOCK), number)
+        try:
+            self._put(unit, line)
+        except OSError:
+            self._undo(unit, line)
+            raise
+        is_new, self._units[number] = not unit.size, unit
+        unit.size += line.cost + (2 * _BLOCK if is_new else 0)
+        if is_new:
+            _synced(folder, self._sync, os.O_RDONLY)
+        return number
+
+    def _put(self, unit: _Unit, line: agent_capture_lines.Line) -> None:
         if line.files:
             self._durable_folder(unit.tensors)
         for name, data in line.files.items():
@@ -131,13 +144,17 @@ class Files:
         if line.files:
             _synced(unit.tensors, self._sync, os.O_RDONLY)
         if not unit.size:
-            self._durable_folder(folder)
+            self._durable_folder(unit.path.parent)
         _append(unit.path, line.text)
-        is_new, self._units[number] = not unit.size, unit
-        unit.size += line.cost + (2 * _BLOCK if is_new else 0)
-        if is_new:
-            _synced(folder, self._sync, os.O_RDONLY)
-        return number
+
+    def _undo(self, unit: _Unit, line: agent_capture_lines.Line) -> None:
+        """Nothing stays of a record that could not be written: nobody would count it."""
+        for name in line.files:
+            with contextlib.suppress(OSError):
+                (unit.tensors.parent / name).unlink()
+        if not unit.size:
+            with contextlib.suppress(OSError):
+                self._remove(unit)
 
     def _unit(self, folder: Path) -> tuple[int, _Unit]:
         number = self._open.get(folder)
@@ -177,6 +194,8 @@ class Files:
                 return
             try:
                 folder.rmdir()
+            except FileNotFoundError:
+                continue  # it could not be made
             except OSError:
                 return  # there is more in it
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -220,6 +221,35 @@ def test_capture_when_the_disk_fails_then_not_acknowledged_and_may_be_sent_again
         assert capture.status(one.identity) == "SUCCESS"
 
     assert identities(tmp_path) == [one.identity]
+
+
+@contextlib.contextmanager
+def files_limited(size_bytes: int) -> Iterator[None]:
+    """No file of this process grows beyond that: a disk that takes a part of what is written."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_capture_when_the_disk_takes_only_a_part_then_nothing_of_it_stays(tmp_path: Path) -> None:
+    kept = record(200)
+    with capturing(tmp_path) as capture:
+        capture.submit(kept)
+        with files_limited(20_000):
+            for model in ("m", "m", "other"):  # to what is there, and as the first of a model
+                with pytest.raises(agent_capture.CaptureError, match="File too large"):
+                    capture.submit(record(50_000, model=model))
+        capture.submit(also := record(300))
+        used = capture.used_bytes()
+
+    assert identities(tmp_path) == [kept.identity, also.identity]
+    assert {path.name for path in tmp_path.rglob("*.input0")} == {f"{one.identity}.input0" for one in (kept, also)}
+    assert not (tmp_path / "other").exists()
+    with capturing(tmp_path) as again:
+        assert again.used_bytes() == used  # nothing was there that only a restart would find
 
 
 def test_capture_when_its_time_is_in_the_future_then_out_of_range(tmp_path: Path) -> None:
