@@ -19,7 +19,7 @@ from typing import Any
 import agent_engine
 import agent_frames
 import agent_shared
-import model_client
+import model_tensors
 import numpy as np
 
 LONGEST_S = 60.0  # a request waits in the queue
@@ -48,7 +48,7 @@ class Request:
         self.header = header
         self.alias = text(header, "alias")
         self.wait_s = min(seconds(header, "deadline_s", LONGEST_S), LONGEST_S)
-        self._layout = model_client.Layout(tensors, memory)
+        self._layout = model_tensors.Layout(tensors, memory)
         self._room_at, self._room = _room(header.get("room"), memory)
         views = self._layout.views
         size = sum(view.nbytes for view in views.values())
@@ -71,9 +71,9 @@ class Request:
             _, head, places = self._told
             for place, array in zip(places, answer.outputs.values(), strict=False):
                 np.copyto(place, array)
-            return head, b"" if places else model_client.joined(answer.outputs)
+            return head, b"" if places else model_tensors.joined(answer.outputs)
         described, places, rest = self._laid_out(answer.outputs)
-        body = model_client.joined(rest)
+        body = model_tensors.joined(rest)
         if len(body) > agent_frames.BODY_LIMIT_BYTES:
             raise RequestError(
                 "INVALID_ARGUMENT", f"the answer of {len(body)} bytes is above the limit; send smaller batches"
@@ -93,7 +93,7 @@ class Request:
         """Descriptions of all outputs, the places of those that are in the room now, and those that have none."""
         described, places, rest, start = [], [], {}, 0
         for name, array in outputs.items():
-            described.append(model_client.description(name, array))
+            described.append(model_tensors.description(name, array))
             end = start + array.nbytes
             if self._room is None or end > self._room.nbytes:
                 rest[name] = array
@@ -133,7 +133,7 @@ class Predictions:
         return {"ok": True, "bytes": self._memory.nbytes}
 
     def answer(self, text: bytes, header: Mapping[str, Any], body: bytes | bytearray) -> tuple[bytes, bytes]:
-        """The frame of the reply up to its body, and the body. Raises RequestError, model_client.RejectedError, InputError."""
+        """The frame of the reply up to its body, and the body. Raises RequestError, model_tensors.RejectedError, InputError."""
         request = self._known.get(text) or self._read(text, header)
         deadline = time.monotonic() + request.wait_s
         try:
@@ -185,5 +185,5 @@ def _room(given: Any, memory: Array | None) -> tuple[int, Array | None]:
         return 0, None
     if not isinstance(given, list) or len(given) != 2:
         raise RequestError("INVALID_ARGUMENT", "room must be a place in shared memory and its bytes")
-    room = model_client.part("room for the answer", memory, given[0], given[1])
+    room = model_tensors.part("room for the answer", memory, given[0], given[1])
     return given[0], room

@@ -41,7 +41,7 @@ import agent_observing
 import agent_predictions
 import agent_settings
 import agent_shared
-import model_client
+import model_tensors
 
 CONNECTIONS_LIMIT = 64
 IDLE_S = 600.0  # a silent connection is closed; clients connect again
@@ -194,7 +194,7 @@ class Server:
             refused = refusal(error.code, str(error))
         except (agent_isolated.CrashedError, agent_check.HungError) as error:
             refused = refusal(error.code, str(error))
-        except (agent_check.InputError, agent_settings.SettingsError, model_client.RejectedError) as error:
+        except (agent_check.InputError, agent_settings.SettingsError, model_tensors.RejectedError) as error:
             refused = refusal("INVALID_ARGUMENT", str(error))
         except Exception as error:  # a request must never end the agent: the others keep their models
             print(f"cannot answer {header.get('op')}: {error!r}", file=sys.stderr, flush=True)

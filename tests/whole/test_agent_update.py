@@ -71,7 +71,7 @@ class Site:
         )
         soft = {"VersionRequirement": "*", "DependencyType": "SOFT"}
         recipe["ComponentDependencies"] = {AGENT: soft, MODEL: soft}
-        names = ("asker.py", "model_client.py", "agent_frames.py")
+        names = ("asker.py", "model_client.py", "model_tensors.py", "agent_frames.py")
         recipe["Manifests"][0]["Artifacts"] = [{"URI": f"s3://BUCKET_NAME/{ASKER}/1.0.0/{one}"} for one in names]
         self._put(recipe)
         folder = self.artifacts / ASKER / "1.0.0"

@@ -1,0 +1,1 @@
+../../model_agent/model_tensors.py
