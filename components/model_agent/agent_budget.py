@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BYTES_PER_FILE_BYTE = 4  # a session with its weights and work space, against the file (spec ml.md 9)
+LEAST_PER_FIVE_BYTES = 6  # of large weights, which are kept as they are in the file
 LEAST_BYTES = 1024 * 1024
 WORKER_BYTES = 46 * 1024 * 1024  # a process of its own (spec ml.md 9)
 _MB = 1_000_000
@@ -67,6 +68,11 @@ class Decision:
 def estimate(file_bytes: int, isolated: bool) -> int:
     """What a model that was never loaded is expected to take."""
     return max(file_bytes * BYTES_PER_FILE_BYTE, LEAST_BYTES) + (WORKER_BYTES if isolated else 0)
+
+
+def least(file_bytes: int, isolated: bool) -> int:
+    """What it takes in the best case: if not even that fits, loading it would tell nothing new."""
+    return max(file_bytes * LEAST_PER_FIVE_BYTES // 5, LEAST_BYTES) + (WORKER_BYTES if isolated else 0)
 
 
 def learned(known: int, measured: int) -> int:

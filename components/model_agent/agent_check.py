@@ -102,17 +102,18 @@ class Model:
     def __init__(self, manifest: Manifest, session: Any, longest_s: float = agent_runs.LONGEST_S) -> None:
         self.manifest = manifest
         self.runs = agent_runs.Runs(longest_s)
+        self._lean_runs = agent_runs.Runs(longest_s, lean=True)
         self._session = session
         self._outputs = [tensor.name for tensor in manifest.outputs]
         self._fitted: list[Any] = []  # names, types and shapes of the last inputs that fitted: mostly those of the next
 
-    def predict(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Raises InputError if the arrays do not fit the declared inputs or the model cannot compute them (in time)."""
+    def predict(self, inputs: Mapping[str, Array], lean: bool = False) -> dict[str, Array]:
+        """Raises InputError if they do not fit the declared inputs or cannot be computed (in time); `lean` as agent_runs.Runs."""
         kind = [(name, array.dtype, array.shape) for name, array in inputs.items()]
         if kind != self._fitted:
             self._check(inputs)
             self._fitted = kind
-        options = self.runs.options
+        options = (self._lean_runs if lean else self.runs).options
         try:
             results = self._session.run(self._outputs, dict(inputs), options)
         except Exception as error:  # onnxruntime's own exceptions share no narrower base

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import agent_growth
+
 
 class GoneError(Exception):
     """The model is not in memory (any more, or just now); nothing was computed. Ask for what serves the alias and try again."""
@@ -19,8 +21,9 @@ class GoneError(Exception):
 class Guard:
     """`model` as agent_load.load returned it: has `manifest`, `predict(inputs)`, and may have `close()`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, growth: agent_growth.Growth | None = None) -> None:
         self.manifest = model.manifest
+        self.growth = growth or agent_growth.Growth()  # what requests keep beyond what loading it took
         self.used_at = time.monotonic()
         self._model = model
         self._lock = threading.Lock()  # plain: every request takes it twice
@@ -59,15 +62,30 @@ class Guard:
             self._under_way += 1
             model = self._model
         try:
+            size = 0
+            for array in inputs.values():  # a sum() over them takes twice the time, of every request
+                size += array.nbytes
+            if size > self.growth.plain_bytes:
+                return self.growth.predict(model, inputs, size)
             answer: dict[str, Any] = model.predict(inputs)
             return answer
         finally:
             del model  # or this frame would keep it
             self.used_at = time.monotonic()
-            with self._lock:
-                self._under_way -= 1
-                if self.closed and not self._under_way:  # may have changed meanwhile
-                    self._end()
+            self._done()
+
+    def relieve(self) -> None:
+        """Lets it give back what large requests left with it, by a small one; raises GoneError and what the model raises."""
+        with self._lock:
+            if self._closing:
+                raise GoneError(f"{self.manifest.name} is not in memory")
+            self._under_way += 1
+            model = self._model
+        try:
+            self.growth.relieve(model, agent_growth.smallest(model.manifest.golden))
+        finally:
+            del model
+            self._done()
 
     def retire(self) -> None:
         """Takes no more requests; those under way finish, the last one lets the model go."""
@@ -89,6 +107,12 @@ class Guard:
                 return True
             self._closing = False
             return False
+
+    def _done(self) -> None:
+        with self._lock:
+            self._under_way -= 1
+            if self._closing and not self._under_way:
+                self._end()
 
     def _end(self) -> None:
         model, self._model = self._model, None

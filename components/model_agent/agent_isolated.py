@@ -72,19 +72,20 @@ class Process:
                 pass_fds=numbers,
             )
 
-    def loaded(self) -> None:
-        """Returns when it is ready. Raises RefusedError, CrashedError."""
+    def loaded(self) -> int:
+        """What loading took in bytes, when it is ready. Raises RefusedError, CrashedError."""
         reply = self._reply("while it was loaded")
         if reply.get("ok") is not True:
             raise agent_check.RefusedError(str(reply.get("message")), str(reply.get("code")))
+        return int(reply.get("memory_bytes", 0))
 
-    def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def predict(self, inputs: Mapping[str, Any], lean: bool = False) -> dict[str, Any]:
         """What the model answers. Raises InputError, CrashedError, NotReadyError when the process was gone before."""
         with self._one_at_a_time:
             try:
                 if self._closed or self._fate:
                     raise BrokenPipeError
-                head = agent_frames.encode({"tensors": self._given.put(inputs)})
+                head = agent_frames.encode({"tensors": self._given.put(inputs), "lean": lean})
                 if self._bound_s != self._patience.seconds:
                     self._bound_s = self._patience.seconds
                     agent_frames.bound(self._socket, self._bound_s, HUNG_S)
@@ -149,7 +150,7 @@ class Keeper:
 
     def __init__(self, name: str, package: int, memory_bytes: int, patience: agent_runs.Patience) -> None:
         self._name = name
-        self.state, self.crashes, self.reason = "loading", 0, ""
+        self.state, self.crashes, self.reason, self.loaded_bytes = "loading", 0, "", 0
         self._package = package
         self._memory_bytes = memory_bytes
         self._patience = patience
@@ -160,7 +161,7 @@ class Keeper:
     def start(self) -> None:
         """Waits for the model, then watches over it. Raises RefusedError, CrashedError; both leave nothing behind."""
         try:
-            self._process.loaded()
+            self.loaded_bytes = self._process.loaded()
         except BaseException:
             self.close()
             raise
@@ -249,6 +250,7 @@ class IsolatedModel:
 
     def __init__(self, manifest: agent_check.Manifest, keeper: Keeper) -> None:
         self.manifest = manifest
+        self.loaded_bytes = keeper.loaded_bytes  # that the model alone took, without its process
         self._keeper = keeper
         self.close = weakref.finalize(self, keeper.close)
 
@@ -263,9 +265,9 @@ class IsolatedModel:
         keeper = self._keeper
         return {"state": keeper.state, "pid": keeper.pid, "crashes": keeper.crashes, "reason": keeper.reason}
 
-    def predict(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises InputError, CrashedError, agent_engine.NotReadyError."""
-        return self._keeper.process().predict(inputs)
+    def predict(self, inputs: Mapping[str, Any], lean: bool = False) -> dict[str, Any]:
+        """Raises InputError, CrashedError, agent_engine.NotReadyError; `lean` as agent_runs.Runs."""
+        return self._keeper.process().predict(inputs, lean)
 
 
 def load(manifest: agent_check.Manifest, model: bytes, memory_bytes: int = 0, hang_s: float = 0.0) -> IsolatedModel:

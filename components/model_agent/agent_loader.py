@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import agent_budget
 import agent_check
 import agent_entry
 import agent_gate
+import agent_growth
 import agent_guard
 import agent_load
 import agent_memory
@@ -25,7 +27,7 @@ _LOAD_BYTES_PER_S = (
 class Serving:
     """A loaded model and whose it is: exchanged as one, so that no answer carries another model's version.
 
-    `model` is an agent_guard.Guard; `size` is that of the model's file, `digest` the key of its copy, `memory_bytes` what
+    `model` is an agent_guard.Guard; `size` is that of the model's file, `digest` the key of its copy, `loaded_bytes` what
     loading it took, `signer` as in agent_entry.Held.
     """
 
@@ -34,9 +36,14 @@ class Serving:
     version: str
     size: int = 0
     digest: str = ""
-    memory_bytes: int = 0
+    loaded_bytes: int = 0
     settings: agent_settings.Settings = agent_settings.DEFAULT
     signer: str = ""
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it counts: loading it, and what requests made it keep."""
+        return self.loaded_bytes + int(self.model.growth.grown_bytes)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,11 @@ class Package:
     model: bytes
     settings: agent_settings.Settings
     limit_s: float = 0.0
+
+    def left(self, started: float) -> Package:
+        """With the rest of its limit, if it has one, at least a tenth of a second; `started` by time.monotonic()."""
+        rest_s = max(0.1, self.limit_s - (time.monotonic() - started))
+        return dataclasses.replace(self, limit_s=rest_s) if self.limit_s else self
 
 
 def read_settings(text: str) -> agent_settings.Settings:
@@ -70,6 +82,7 @@ class Loader:
     def __init__(self, registry: agent_registry.Registry) -> None:
         self._registry = registry
         self._allocator = agent_memory.Allocator()
+        self._foreign: set[str] = set()  # keys of what was measured in another process only
         self.told = self._allocator.told  # what this system cannot do; empty if nothing
 
     def fetch(self, alias: str, held: agent_entry.Held) -> Package:
@@ -89,26 +102,40 @@ class Loader:
         known = self._registry.costs.get(key)
         return known.load_s if known is not None else size / _LOAD_BYTES_PER_S
 
+    def measure(self, package: Package) -> agent_budget.Need:
+        """What it takes, by loading it in a process of its own, which harms nobody; raises agent_check.RefusedError."""
+        started, own = time.monotonic(), package.settings.isolated
+        apart = dataclasses.replace(
+            package.settings, isolated=True, worker_memory_bytes=package.settings.worker_memory_bytes if own else 0
+        )
+        model: Any = _loaded(dataclasses.replace(package, settings=apart))
+        size = len(package.model)
+        memory = agent_memory.process_bytes(model.pid) + size if own else max(model.loaded_bytes, size)
+        model.close()
+        self._registry.learn(package.held.key, agent_registry.Cost(memory, round(time.monotonic() - started, 3)))
+        self._foreign.add(package.held.key)
+        return agent_budget.Need(package.alias, package.held.version, memory, True)
+
     def load(self, package: Package) -> Serving:
         """Loaded, checked and warm; raises agent_check.RefusedError."""
-        held = package.held
+        held, size = package.held, len(package.model)
         self._allocator.trim()
-        before, in_use, started = agent_memory.own_bytes(), self._allocator.in_use_bytes(), time.monotonic()
+        gauge, started = agent_memory.Gauge(self._allocator), time.monotonic()
         model: Any = _loaded(package)
         load_s = time.monotonic() - started
         self._allocator.trim()
-        # Pages may stay that nobody uses, allocated memory may never be touched: the smaller is nearer to the truth. At
-        # least the weights: requests that end meanwhile give memory back, too.
-        grown = agent_memory.own_bytes() - before
-        allocated = self._allocator.in_use_bytes() - in_use
-        memory = max(min(grown, allocated) if in_use else grown, len(package.model))
+        memory = max(gauge.taken(), size)  # at least the weights: requests that end meanwhile give memory back, too
         if getattr(model, "pid", 0):
-            memory = agent_memory.process_bytes(model.pid) + len(package.model)  # and what it starts from again
+            memory = agent_memory.process_bytes(model.pid) + size  # and what it starts from again
         known = self._registry.costs.get(held.key)
+        if held.key in self._foreign:
+            self._foreign.discard(held.key)
+            known = None
         memory = agent_budget.learned(known.memory_bytes if known else 0, memory)
         self._registry.learn(held.key, agent_registry.Cost(memory, round(load_s, 3)))
-        guard = agent_guard.Guard(model)
-        size = len(package.model)
+        largest = max(agent_growth.total_bytes(inputs) for inputs, _ in package.manifest.golden)
+        growth = agent_growth.Growth(agent_growth.gauge(self._allocator), largest)
+        guard = agent_guard.Guard(model, growth)
         return Serving(guard, held.component, held.version, size, held.key, memory, package.settings, held.signer)
 
     def free(self, collect: bool = False) -> None:

@@ -21,33 +21,28 @@ import agent_entry
 import agent_guard
 import agent_loader
 import agent_registry
+import agent_space
 import agent_table
 import agent_verdicts
 
-ADVICE = "raise the agent's memoryBytes, unload something, or let the model swap by replace or spill"
-EVICT_S = 2.0  # requests under way get this long before their model leaves
 DRAIN_S = 10.0  # an old model's requests get this long before it makes room for the new one
 RETRY_S = 0.05  # between two tries to reload where there is no room
 LITTER_TURNS = 3
-SETTLE_S = 1.0  # a model that just came back stays: two that do not fit together take turns, and both answer
 
 
 class Room:
     """The models of one agent in memory; `note(alias, event)` records what happened to one in the table."""
 
     def __init__(self, registry: agent_registry.Registry, budget_bytes: int, note: Callable[[str, Any], Any]) -> None:
-        self.budget_bytes = budget_bytes
-        self.serving: dict[str, agent_loader.Serving] = {}
-        self.candidates: dict[str, agent_loader.Serving] = {}
         self._registry = registry
         self._note = note
-        self._leaving: list[agent_loader.Serving] = []
-        self._arriving: dict[str, agent_loader.Serving] = {}
         self._gap: set[str] = set()  # their old model had to go before the new one: who asks waits
         self._loader = agent_loader.Loader(registry)
+        self._space = agent_space.Space(budget_bytes, self._loader, note)
+        self.serving, self.candidates = self._space.serving, self._space.candidates
         self.told = self._loader.told  # what this system cannot do; empty if nothing
         self._changed = threading.Condition()  # its lock is reentrant
-        self._settled_at: dict[str, float] = {}
+        self._in_line = 0  # new models that wait for one that just came back: no other comes back before them
         self._litter = 0  # turns in which to look for what a load that failed left; its error may hold it at first
 
     def fetch(self, alias: str, held: agent_entry.Held) -> agent_loader.Package:
@@ -61,11 +56,16 @@ class Room:
     # ---- changes of one alias ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def arrival(self, package: agent_loader.Package, way: agent_budget.Way) -> Iterator[agent_loader.Serving]:
-        """The model, loaded and warm, for the block; raises agent_check.RefusedError, then nothing that answers changed."""
+    def arrival(
+        self, package: agent_loader.Package, way: agent_budget.Way, *, beside: bool = False
+    ) -> Iterator[agent_loader.Serving]:
+        """The model, loaded and warm, for the block; raises agent_check.RefusedError, then nothing that answers changed.
+
+        `beside`: what serves is needed in memory, too, and comes back if it has to.
+        """
         alias = package.alias
         with self._changed:
-            new = self._arriving[alias] = self._bring(package, way)
+            new = self._space.arriving[alias] = self._in_turn(package, way, beside)
         try:
             yield new
         except BaseException:
@@ -74,7 +74,7 @@ class Room:
             raise
         finally:
             with self._changed:
-                self._arriving.pop(alias, None)
+                self._space.arriving.pop(alias, None)
                 self._gap.discard(alias)
                 self._changed.notify_all()
 
@@ -107,16 +107,17 @@ class Room:
     def settle(self, wait_s: float = 0.0) -> None:
         """Gives back the memory of models whose last requests are done; who will not wait may find that it is no time."""
         end = time.monotonic() + wait_s
-        for each in list(self._leaving):
+        for each in list(self._space.leaving):
             each.model.wait(max(0.0, end - time.monotonic()))
         if not self._changed.acquire(blocking=wait_s > 0):
             return  # a model is being loaded
         try:
-            left = [each for each in self._leaving if not each.model.gone]
-            if len(left) < len(self._leaving) or self._litter > 0:
-                self._leaving = left
+            left = [each for each in self._space.leaving if not each.model.gone]
+            if len(left) < len(self._space.leaving) or self._litter > 0:
+                self._space.leaving[:] = left
                 self._loader.free(collect=self._litter > 0)
                 self._litter = max(0, self._litter - 1)
+            self._space.relieve()
         finally:
             self._changed.release()
 
@@ -126,20 +127,43 @@ class Room:
     def _leave(self, old: agent_loader.Serving | None, *stay: agent_loader.Serving | None) -> None:
         if old is not None and not any(each is not None and each.model is old.model for each in stay):
             old.model.retire()
-            self._leaving.append(old)
+            self._space.leaving.append(old)
 
     # ---- into memory -------------------------------------------------------------------------------------------------
 
-    def _bring(self, package: agent_loader.Package, way: agent_budget.Way) -> agent_loader.Serving:
-        alias, old = package.alias, self.serving.get(package.alias)
+    def _in_turn(self, package: agent_loader.Package, way: agent_budget.Way, beside: bool) -> agent_loader.Serving:
+        """`_bring`, once models that just came back may go again; requests to those that left let it go first."""
+        end = time.monotonic() + (package.limit_s or DRAIN_S)
+        while True:
+            try:
+                return self._bring(package, way, beside)
+            except agent_space.SettlingError as error:
+                if error.until >= end:
+                    raise
+                until = error.until
+            self._in_line += 1
+            try:
+                self._changed.wait_for(
+                    lambda until=until: time.monotonic() >= until, max(0.0, until - time.monotonic())
+                )
+            finally:
+                self._in_line -= 1
+
+    def _bring(self, package: agent_loader.Package, way: agent_budget.Way, beside: bool) -> agent_loader.Serving:
+        alias, started = package.alias, time.monotonic()
+        if beside and self.serving[alias].model.gone:
+            self._bring_back(package, way)
+        old = self.serving.get(alias)
         if old is None or old.model.gone:
             way = agent_budget.Way.SPILL  # nothing to exchange: others make room
-        decision, new = self._make_room(self._need(package), way), None
+        need = self._space.measured_need(package, way)
+        decision, new = self._space.make(need, way), None
+        package = package.left(started)
         try:
             if decision.action is agent_budget.Action.REPLACE and old is not None:
                 return self._replace(package, old)
             new = self._loader.load(package)
-            decision = self._make_room(self._need(package), way)  # by what was measured
+            decision = self._space.make(self._space.need(package), way)  # by what was measured
         except BaseException:  # also of a system that has no more threads: nobody may wait for ever
             self._undo(alias, new)
             raise
@@ -147,8 +171,18 @@ class Room:
             self._gap.add(alias)
             if not old.model.drain(DRAIN_S):
                 self._undo(alias, new)
-                raise _busy(alias, DRAIN_S)
+                raise agent_space.busy(alias, DRAIN_S)
         return new
+
+    def _bring_back(self, package: agent_loader.Package, way: agent_budget.Way) -> None:
+        """What serves comes back for the one beside it, but only where there is room for both."""
+        alias, old = package.alias, self.serving[package.alias]
+        held = self._registry.aliases[alias].serving
+        serving = self._loader.need(alias, held, old.size, old.settings.isolated)
+        self._space.check_both(serving, self._space.measured_need(package, way, serving), way)
+        reason = self._reload(alias, held, old)
+        if reason:
+            raise agent_check.RefusedError(f"{held.version} did not come back: {reason}", "RESOURCE_EXHAUSTED")
 
     def _replace(self, package: agent_loader.Package, old: agent_loader.Serving) -> agent_loader.Serving:
         """Old out, new in, or old in again; refused beforehand where both loads would take longer than the gap."""
@@ -163,14 +197,14 @@ class Room:
         drain_s = min(gap_s - expected_s, DRAIN_S)
         if not old.model.drain(drain_s):
             self._undo(alias, None)
-            raise _busy(package.alias, drain_s)
+            raise agent_space.busy(package.alias, drain_s)
         self._loader.free()
         left_s = gap_s - (time.monotonic() - started) - self._loader.seconds(old.digest, old.size)
         limit_s = min(package.limit_s or left_s, max(0.1, left_s))
         new = None
         try:
             new = self._loader.load(dataclasses.replace(package, limit_s=limit_s))
-            self._make_room(self._need(package), agent_budget.Way.OVERLAP)
+            self._space.make(self._space.need(package), agent_budget.Way.OVERLAP)
         except agent_check.RefusedError as error:
             self._undo(alias, new)
             taken_s = time.monotonic() - started
@@ -187,7 +221,7 @@ class Room:
         if new is not None and self.candidates.get(alias) is not new:
             new.model.retire()
         had_to_go = alias in self._gap
-        self._arriving.pop(alias, None)
+        self._space.arriving.pop(alias, None)
         self._gap.discard(alias)
         self._loader.free()
         old = self.serving.get(alias)
@@ -197,34 +231,6 @@ class Room:
                 self.serving[alias] = self._loader.load(self._loader.fetch(alias, held))
         self._changed.notify_all()
 
-    def _slots(self, own: str) -> list[agent_budget.Slot]:
-        now, slots = time.monotonic(), []
-        for alias, each in self.serving.items():
-            settling = alias != own and now < self._settled_at.get(alias, 0.0)
-            safe = settling or alias in self.candidates or alias in self._arriving
-            if not each.model.gone:
-                slots.append(_slot(alias, each, safe))
-        apart = [*self.candidates.items(), *self._arriving.items(), *((each.component, each) for each in self._leaving)]
-        return slots + [_slot(alias, each, True) for alias, each in apart if not each.model.gone]
-
-    def _need(self, package: agent_loader.Package) -> agent_budget.Need:
-        return self._loader.need(package.alias, package.held, len(package.model), package.settings.isolated)
-
-    def _make_room(self, need: agent_budget.Need, way: agent_budget.Way) -> agent_budget.Decision:
-        """Evicts who has to go; raises agent_check.RefusedError where there is no room."""
-        decision = agent_budget.decide(self.budget_bytes, self._slots(need.alias), need, way)
-        if decision.action is agent_budget.Action.REFUSE:
-            what = f"{need.alias} {need.version}"
-            raise agent_check.RefusedError(f"no memory for {what}: {decision.figures}; {ADVICE}", "RESOURCE_EXHAUSTED")
-        for alias in decision.victims:
-            victim = self.serving[alias]
-            if not victim.model.drain(EVICT_S):
-                raise _busy(alias, EVICT_S)
-            self._loader.free()
-            victim.model.manifest = dataclasses.replace(victim.model.manifest, golden=())
-            self._note(alias, agent_table.Evicted())
-        return decision
-
     # ---- out of memory, and back -------------------------------------------------------------------------------------
 
     def restore(self, alias: str, held: agent_entry.Held) -> None:
@@ -233,7 +239,7 @@ class Room:
         with self._changed:
             self.serving[alias] = parked(package)
             try:
-                self._make_room(self._need(package), agent_budget.Way.OVERLAP)
+                self._space.make(self._space.need(package), agent_budget.Way.OVERLAP)
                 self.serving[alias] = self._loader.load(package)
             except agent_check.RefusedError as error:
                 if error.code not in agent_verdicts.NOT_FINAL:
@@ -263,22 +269,26 @@ class Room:
             serving, entry = self.serving.get(alias), self._registry.aliases.get(alias)
             if serving is None or entry is None or not serving.model.closed:
                 return ""
+            if self._in_line:
+                return f"there is no room for {alias} before a new model has come"
             return self._reload(alias, entry.serving, serving)
         finally:
             self._changed.release()
 
     def _reload(self, alias: str, held: agent_entry.Held, parked: agent_loader.Serving) -> str:
         try:
-            if held.key == parked.digest:  # reading the copy costs more than knowing that there is no room
-                need = self._loader.need(alias, held, parked.size, parked.settings.isolated)
-                self._make_room(need, agent_budget.Way.SPILL)
-            self.serving[alias] = self._bring(self._loader.fetch(alias, held), agent_budget.Way.SPILL)
+            need = self._loader.need(alias, held, parked.size, parked.settings.isolated)
+            if (
+                held.key == parked.digest and need.measured
+            ):  # reading the copy costs more than knowing: there is no room
+                self._space.make(need, agent_budget.Way.SPILL)
+            self.serving[alias] = self._bring(self._loader.fetch(alias, held), agent_budget.Way.SPILL, False)
         except agent_registry.StoreError as error:
             self._note(alias, agent_table.Damaged(held.key, f"{held.version}: {error}"))
             return str(error)
         except (agent_check.RefusedError, OSError) as error:
             return str(error)
-        self._settled_at[alias] = time.monotonic() + SETTLE_S
+        self._space.settle(alias)
         self._note(alias, agent_table.Reloaded())
         return ""
 
@@ -288,12 +298,3 @@ def parked(package: agent_loader.Package) -> agent_loader.Serving:
     held, manifest = package.held, dataclasses.replace(package.manifest, golden=())
     guard, size = agent_guard.Guard.parked(manifest), len(package.model)
     return agent_loader.Serving(guard, held.component, held.version, size, held.key, 0, package.settings)
-
-
-def _slot(alias: str, each: agent_loader.Serving, safe: bool) -> agent_budget.Slot:
-    model = each.model
-    return agent_budget.Slot(alias, each.version, each.memory_bytes, model.used_at, each.settings.pinned, safe)
-
-
-def _busy(alias: str, waited_s: float) -> agent_check.RefusedError:
-    return agent_check.RefusedError(f"requests of {alias} did not end within {waited_s:.1f} s", "RESOURCE_EXHAUSTED")

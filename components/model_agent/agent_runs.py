@@ -46,9 +46,11 @@ class Patience:
 class Runs:
     """The runs of one model inside the agent: each is given the `options` of the moment, and must hold them to its end."""
 
-    def __init__(self, longest_s: float = LONGEST_S) -> None:
+    def __init__(self, longest_s: float = LONGEST_S, lean: bool = False) -> None:
+        """`lean`: onnxruntime gives back what a run allocated, and keeps nothing for the next."""
         self.longest_s = longest_s
-        self.options: Any = onnxruntime.RunOptions()
+        self._lean = lean
+        self.options = self._made()
         self._older: list[tuple[float, weakref.ref[Any]]] = []  # until when runs may have begun with them
         with _known:
             _all.add(self)
@@ -58,7 +60,7 @@ class Runs:
 
         Returns how many options of earlier turns are in use still.
         """
-        before, self.options = self.options, onnxruntime.RunOptions()
+        before, self.options = self.options, self._made()
         self._older.append((now, weakref.ref(before)))
         del before
         self._older = [(until, each) for until, each in self._older if each() is not None]
@@ -67,6 +69,12 @@ class Runs:
             if options is not None and now - until >= self.longest_s:
                 options.terminate = True
         return len(self._older)
+
+    def _made(self) -> Any:
+        made = onnxruntime.RunOptions()
+        if self._lean:
+            made.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        return made
 
 
 _all: weakref.WeakSet[Runs] = weakref.WeakSet()

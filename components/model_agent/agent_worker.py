@@ -4,8 +4,8 @@ Run by agent_isolated.py as `agent_worker.py --socket FD --package FD --given FD
 The package is `manifest length u32 (big-endian), manifest (JSON, as `describe` makes it), model`. Frames go over the socket
 (agent_frames.py, no bodies), tensors lie in the two areas, inputs in `given`, outputs in `taken`:
 
-    -> {"ok": true}                    when the model is loaded, or {"ok": false, "code", "message"} and the end
-    <- {"tensors": [{name, dtype, shape, at}]}        one request at a time
+    -> {"ok": true, "memory_bytes"}    when the model is loaded, which took that, or {"ok": false, "code", "message"} and the end
+    <- {"tensors": [{name, dtype, shape, at}], "lean": bool (agent_runs.Runs)}    one request at a time
     -> {"ok": true, "tensors": [the same]} or {"ok": false, "message"}
 
 It ends when the agent closes the socket, or is gone, also in the middle of a computation.
@@ -34,6 +34,7 @@ from typing import Any
 
 import agent_check
 import agent_frames
+import agent_memory
 import agent_session
 import numpy as np
 
@@ -170,8 +171,11 @@ def main(arguments: list[str]) -> int:
     with socket.socket(fileno=parsed.socket) as agent, contextlib.suppress(OSError, agent_frames.ClosedError):
         try:
             manifest, model = _unpack(parsed.package)
+            allocator = agent_memory.Allocator()
+            gauge = agent_memory.Gauge(allocator)
             loaded = agent_check.load(manifest, model)
             del model
+            allocator.trim()
         except agent_check.RefusedError as error:
             agent_frames.send(agent, {"ok": False, "code": error.code, "message": str(error)})
             return 1
@@ -179,7 +183,7 @@ def main(arguments: list[str]) -> int:
             what = f"it does not fit into {parsed.memory} bytes (workerMemoryBytes)"
             agent_frames.send(agent, {"ok": False, "code": "RESOURCE_EXHAUSTED", "message": what})
             return 1
-        agent_frames.send(agent, {"ok": True})
+        agent_frames.send(agent, {"ok": True, "memory_bytes": gauge.taken()})
         _serve(agent, loaded, Area(parsed.given), Area(parsed.taken))
     return 0
 
@@ -197,7 +201,8 @@ def _serve(agent: socket.socket, model: agent_check.Model, given: Area, taken: A
     while True:
         request = agent_frames.decode(reader.frame(REST_S)[0])
         try:
-            described = taken.put(model.predict(given.views(request["tensors"])))
+            answer = model.predict(given.views(request["tensors"]), lean=request.get("lean") is True)
+            described = taken.put(answer)
             reply: dict[str, Any] = {"ok": True, "tensors": described}
         except (agent_check.InputError, AreaError, MemoryError) as error:
             reply = {"ok": False, "message": str(error) or "out of memory"}

@@ -67,21 +67,28 @@ def weighty(folder: Path, alias: str, number: int, megabytes: float, version: st
     return _save(folder, alias, number, graph, version)
 
 
-def swelling(folder: Path, alias: str, megabytes: float) -> Path:
-    """A small file whose weights, so many MB, are made when it is loaded; answers the mean of its 64 inputs."""
+def swelling(folder: Path, alias: str, megabytes: float, ballast: float = 0.0) -> Path:
+    """A file whose weights, so many MB, are made when it is loaded; answers the mean of its 64 inputs.
+
+    `ballast`: MB of weights, all 0, that are in the file.
+    """
     folder.mkdir(parents=True)
+    zeros = numpy_helper.from_array(np.zeros((64, max(1, int(ballast * 1e6 / 256))), np.float32), "zeros")
     shape = numpy_helper.from_array(np.array([64, int(megabytes * 1e6 / 256)], np.int64), "shape")
     value = helper.make_tensor("value", TensorProto.FLOAT, [1], [1 / 64])
     nodes = [
         helper.make_node("ConstantOfShape", ["shape"], ["weights"], value=value),
         helper.make_node("MatMul", ["x", "weights"], ["products"]),
-        helper.make_node("ReduceMean", ["products"], ["y"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMean", ["products"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["x", "zeros"], ["nothing"]),
+        helper.make_node("ReduceMean", ["nothing"], ["zero"], axes=[1], keepdims=0),
+        helper.make_node("Add", ["mean", "zero"], ["y"]),
     ]
     values = [
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
     ]
-    return _save(folder, alias, 1, helper.make_graph(nodes, "swelling", *values, [shape]), "")
+    return _save(folder, alias, 1, helper.make_graph(nodes, "swelling", *values, [shape, zeros]), "")
 
 
 def _save(folder: Path, alias: str, number: int, graph: onnx.GraphProto, version: str) -> Path:

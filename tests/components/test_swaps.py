@@ -150,12 +150,14 @@ def test_overlap_when_old_and_new_exceed_the_budget_then_refused_with_the_figure
     assert (rows(device)["a"]["desired"], rows(device)["a"]["reason"][:18]) == ("2.0.0", "RESOURCE_EXHAUSTED")
 
 
-def test_overlap_when_it_was_never_loaded_then_judged_by_an_estimate(device: parts.Device, measured: Models) -> None:
-    device.start_agent("--memory-bytes", str(ONE_FITS))
+def test_overlap_when_it_was_never_loaded_and_its_file_alone_is_too_large_then_judged_by_an_estimate(
+    device: parts.Device, measured: Models
+) -> None:
+    device.start_agent("--memory-bytes", str(9 * MB))
 
     reply = offer(device, "a", 1, measured.of("a", 1))
 
-    assert "it needs 32.0 MB (estimated from its file), 0.0 MB of 14.0 MB are taken" in reply["message"]
+    assert "it needs 32.0 MB (estimated from its file), 0.0 MB of 9.0 MB are taken" in reply["message"]
 
 
 def test_estimate_when_the_load_shows_more_then_the_model_leaves_and_the_cost_is_known(
