@@ -17,12 +17,14 @@ Releases and withdrawals of a version that is not the one offered last are late 
 
 from __future__ import annotations
 
-import sys
+import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import agent_budget
+import agent_changes
 import agent_check
 import agent_entry
 import agent_loader
@@ -72,6 +74,11 @@ class Aliases:
         """What is tried beside it, loaded; predictions raise agent_guard.GoneError once the trial is over."""
         return self._room.candidates.get(alias)
 
+    def waits(self, alias: str, digest: str) -> bool:
+        """Whether this candidate is kept, in memory or not."""
+        entry = self._registry.aliases.get(alias)
+        return entry is not None and entry.candidate is not None and entry.candidate.key == digest
+
     def listed(self) -> list[dict[str, Any]]:
         """One record for each alias, as `list` answers it."""
         return [self._row(alias, entry) for alias, entry in sorted(self._registry.aliases.items())]
@@ -114,26 +121,44 @@ class Aliases:
         component: str,
         version: str,
         folder: Path,
-        settings: agent_settings.Settings = agent_settings.DEFAULT,
+        settings: agent_settings.Settings | Mapping[str, Any] = agent_settings.DEFAULT,
         *,
         owner: str = "",
     ) -> str:
-        """Serves the model in `folder`, returns a line that says so; `owner`: BUNDLE for one of a bundle. Raises RefusedError."""
+        """Serves the model in `folder`, returns a line that says so; `owner`: BUNDLE for one of a bundle. Raises RefusedError.
+
+        Whatever goes wrong, from settings as agent_settings.read takes them on, is known of the component's aliases afterwards.
+        """
         if not 0 < len(component) <= _COMPONENT_LIMIT_CHARACTERS or not 0 < len(version) <= _COMPONENT_LIMIT_CHARACTERS:
             raise agent_check.RefusedError("component and version must be 1 to 128 characters")
         owner = owner or agent_entry.owner(component)
         with self._changing:
-            data = agent_offer.read(folder / "model.json", MANIFEST_LIMIT_BYTES)
-            alias = agent_check.read_manifest(data).name
-            objection = agent_entry.objection(alias, self._registry.aliases.get(alias), component, owner)
-            if objection:
-                raise agent_check.RefusedError(objection, "FAILED_PRECONDITION")
-            offer = agent_offer.Offer(component, version, owner, alias, folder, settings)
+            alias = ""
             try:
-                return self.gate.take(offer, data)
-            except agent_check.RefusedError as error:
-                after = self._after_refusal(alias, offer, error)
-                raise agent_check.RefusedError(f"{error}; {after}", error.code) from error
+                data = agent_offer.read(folder / "model.json", MANIFEST_LIMIT_BYTES)
+                alias = agent_check.read_manifest(data).name
+                chosen = settings if isinstance(settings, agent_settings.Settings) else agent_settings.read(settings)
+                offer = agent_offer.Offer(component, version, owner, alias, folder, chosen)
+                return self._take(offer, data)
+            except agent_changes.FrozenError:
+                raise  # another agent hears it again
+            except Exception as error:
+                code = "INVALID_ARGUMENT" if isinstance(error, agent_settings.SettingsError) else ""
+                code = code or getattr(error, "code", "INTERNAL")
+                refused = agent_table.Refused(
+                    component, version, f"{code}: {str(error).removeprefix(f'{code}: ')}", owner
+                )
+                after = self._steps.refuse(alias, refused)
+                if isinstance(error, agent_check.RefusedError | agent_settings.SettingsError):
+                    raise agent_check.RefusedError(f"{error}; {after}", code) from error
+                raise
+
+    def _take(self, offer: agent_offer.Offer, data: bytes) -> str:
+        entry = self._registry.aliases.get(offer.alias)
+        objection = agent_entry.objection(offer.alias, entry, offer.component, offer.owner)
+        if objection and not agent_entry.may_follow(entry, offer.owner, offer.settings.replaces):
+            raise agent_check.RefusedError(objection, "FAILED_PRECONDITION")
+        return self.gate.take(dataclasses.replace(offer, follows=bool(objection)), data)
 
     def release(self, component: str, version: str, *, owner: str = "") -> str:
         """Starts the lease of what this component serves, under however many aliases."""
@@ -148,10 +173,11 @@ class Aliases:
         """Empties the aliases for which this component offered `version` last; `only` picks one of several."""
         with self._changing:
             mine = agent_entry.offered(self._registry.aliases, component, version, only, owner)
-            for alias in mine:
-                self._steps.change(alias, agent_table.Withdrawn())
-            gone = [f"{alias} answers no more" for alias in mine]
-            return f"{component} {version} {'was withdrawn' if mine else 'serves nothing here'}" + _listed(gone)
+            gone = [self._vacate(alias, agent_table.Withdrawn()) for alias in mine]
+            for alias in agent_entry.waiting(self._registry.aliases, component, version):
+                self._steps.change(alias, agent_table.HeirGone())
+                gone.append(f"{component} waits for {alias} no more")
+            return f"{component} {version} {'was withdrawn' if gone else 'serves nothing here'}" + _listed(gone)
 
     def expire(self) -> list[str]:
         """Forgets aliases whose lease is over (0 seconds: never); a line for each. Waits for others only if there is one."""
@@ -159,11 +185,18 @@ class Aliases:
         if self._lease_s and any(at <= before for at in list(self._steps.released_at.values())):
             with self._changing:
                 over = [alias for alias, at in self._steps.released_at.items() if at <= before]
-                lines = [f"{self._registry.aliases[one].component} did not come back; {one} is empty" for one in over]
                 for alias in over:
-                    self._steps.change(alias, agent_table.LeaseOver())
+                    late = self._registry.aliases[alias].component
+                    lines.append(f"{late} did not come back; {self._vacate(alias, agent_table.LeaseOver())}")
         self._room.settle()
         return lines
+
+    def again(self) -> list[str]:
+        """Brings in candidates for which there is room by now; a line for each. Waits for others only if there is one."""
+        if not self._steps.due():
+            return []
+        with self._changing:
+            return self._steps.again()
 
     # ---- verbs of those who watch models -----------------------------------------------------------------------------
 
@@ -172,9 +205,12 @@ class Aliases:
         with self._changing:
             entry = self._known(alias, digest)
             self.gate.admission.check_kept(entry.candidate)
-            self._steps.change(alias, agent_table.Promoted(reason))  # objects unless there is a candidate
-            self._room.install(alias, new := self._room.candidates[alias])
-            return f"{alias} now answers with {new.component} {new.version} (before: {entry.serving.version}; {reason})"
+            event, new = agent_table.Promoted(reason), self._room.candidates.get(alias)
+            if new is not None:
+                self._steps.change(alias, event)
+                self._room.install(alias, new)
+            version = self._go_to(alias, event) if new is None else new.version  # objects unless there is a candidate
+            return f"{alias} now answers with {entry.component} {version} (before: {entry.serving.version}; {reason})"
 
     def drop_candidate(self, alias: str, code: str, reason: str, digest: str = "") -> str:
         """The candidate leaves for good; raises agent_check.RefusedError."""
@@ -221,6 +257,19 @@ class Aliases:
 
     # ---- below -------------------------------------------------------------------------------------------------------
 
+    def _vacate(self, alias: str, event: Any) -> str:
+        """Empties the alias, or gives it to the component that waits for it; returns what answers now."""
+        heir, lost = self._registry.aliases[alias].heir, ""
+        try:
+            self.gate.admission.check_kept(heir)
+            if heir is not None:
+                return f"{alias} now answers with {heir.component} {self._go_to(alias, event)}"
+        except agent_check.RefusedError as error:
+            lost = f" ({heir.component if heir else ''} cannot take its place: {error})"
+            self._steps.change(alias, agent_table.HeirGone())
+        self._steps.change(alias, event)
+        return f"{alias} answers no more{lost}"
+
     def _known(self, alias: str, candidate: str = "") -> agent_entry.Entry:
         entry = self._registry.aliases.get(alias)
         if entry is None:
@@ -228,18 +277,6 @@ class Aliases:
         if candidate and (entry.candidate is None or entry.candidate.key != candidate):
             raise agent_check.RefusedError(f"{alias}: its candidate is another by now", "FAILED_PRECONDITION")
         return entry
-
-    def _after_refusal(self, alias: str, offer: agent_offer.Offer, error: agent_check.RefusedError) -> str:
-        """Notes that the component is alive although its model is not, and says what answers now."""
-        why = f"{error.code}: {error}"
-        try:
-            self._steps.change(alias, agent_table.Refused(offer.component, offer.version, why, offer.owner))
-        except OSError as lost:  # the caller hears it all the same
-            print(f"the refusal of {offer.component} {offer.version} is not kept: {lost}", file=sys.stderr, flush=True)
-        entry = self._registry.aliases.get(alias)
-        if entry is None:
-            return f"nothing answers for {alias}"
-        return f"{alias} still answers with {entry.serving.component} {entry.serving.version}"
 
 
 def _listed(lines: list[str]) -> str:

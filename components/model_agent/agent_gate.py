@@ -97,12 +97,14 @@ class Gate:
         self._target = agent_certificate.target()
 
     def examine(self, offer: Offer) -> Examined:
-        """Steps 1 to 3. Raises agent_check.RefusedError."""
-        found = self._certificate(offer, self._read_certificate(offer.folder))
+        """Steps 1 and 2. Raises agent_check.RefusedError."""
+        return self._certificate(offer, self._read_certificate(offer.folder))
+
+    def recall(self, offer: Offer, *, answered: bool) -> None:
+        """Step 3, without what a model that `answered` before lost against another. Raises agent_check.RefusedError."""
         known = self.verdicts.find(offer.digest, RUNTIME, agent_settings.text(offer.settings))
-        if known is not None and not known.accepted:
+        if known is not None and not known.accepted and not (answered and known.code in agent_verdicts.COMPARED):
             raise agent_check.RefusedError(f"{known.reason} {agent_verdicts.EARLIER}", known.code)
-        return found
 
     def check_kept(self, held: Kept | None) -> None:
         """Raises agent_check.RefusedError for a kept model that may not answer (again)."""
@@ -112,6 +114,14 @@ class Gate:
             agent_signature.check_kept(held.component, held.version, held.signer, self._root)
         except agent_signature.UnsignedError as error:
             raise agent_check.RefusedError(f"{error.code}: {error}", error.code) from error
+
+    def check_still(self, held: Kept | None) -> None:
+        """As `check_kept`, for one that is at work: what cannot be read just now decides nothing yet."""
+        try:
+            self.check_kept(held)
+        except agent_check.RefusedError as error:
+            if error.code != agent_signature.UNREADABLE:
+                raise
 
     def damaged(self, entry: agent_entry.Entry, key: str, reason: str) -> agent_table.Damaged:
         """What the damage of one of its copies means: with it, whoever may not take over, and why."""

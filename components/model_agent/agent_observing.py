@@ -15,13 +15,11 @@ from typing import Any
 import agent_aliases
 import agent_capture_store
 import agent_captures
-import agent_drift
 import agent_drift_watch
 import agent_engine
 import agent_metrics
 import agent_predictions
 import agent_report
-import agent_sampling
 import agent_settings
 import agent_status
 import agent_upload
@@ -92,12 +90,6 @@ class Observing:
             return {"ok": True, "id": self.captures.request(alias, identity)}
         except agent_captures.RequestError as error:
             raise agent_predictions.RequestError(error.code, str(error)) from error
-
-
-def check(settings: agent_settings.Settings) -> None:
-    """Raises agent_settings.SettingsError for an offer whose sections `capture` or `drift` mean nothing."""
-    agent_sampling.read(settings.capture)
-    agent_drift.read(settings.drift)
 
 
 def section(name: str) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ The bytes are read once, through a descriptor that never follows a link; what is
 from __future__ import annotations
 
 import dataclasses
+import enum
 import errno
 import os
 import stat
@@ -35,7 +36,10 @@ MANIFEST_LIMIT_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Offer:
-    """Who offers what as which version for which alias; `chosen`: the alias is the caller's, not the manifest's."""
+    """Who offers what as which version for which alias; `chosen`: the alias is the caller's, not the manifest's.
+
+    `follows`: another component has the alias, and the model is to answer as soon as that is gone.
+    """
 
     component: str
     version: str
@@ -44,6 +48,13 @@ class Offer:
     folder: Path
     settings: agent_settings.Settings = agent_settings.DEFAULT
     chosen: bool = False
+    follows: bool = False
+
+
+class Place(enum.Enum):
+    """What becomes of a model that passes: it answers, answers again, is tried, or waits for another component to go."""
+
+    NEW, BACK, TRIAL, HEIR = range(4)
 
 
 class Gate:
@@ -74,50 +85,54 @@ class Gate:
                 "of model.json); export it with a dynamic first dimension, or leave batching out",
                 "NOT_BATCHABLE",
             )
-        known = self._known(offer, data, package)
+        judged = self._judged(offer, data, package)
+        found = self.admission.examine(judged)  # of what is here already, too: whom the device trusts can have changed
+        package = dataclasses.replace(package, held=dataclasses.replace(package.held, signer=found.signer))
+        known = self._known(offer, judged, package.held)
         if known:
             return known
         entry = self._registry.aliases.get(offer.alias)
-        # What serves, to be run in another way, is not tried against itself.
-        other = entry is not None and offer.alias in self._room.serving and not package.held.same(entry.serving)
-        trying = bool(offer.settings.trial) and other
-        judged = self._judged(offer, data, package)
-        found = self.admission.examine(judged)
-        package = dataclasses.replace(package, held=dataclasses.replace(package.held, signer=found.signer))
+        place = self._place(entry, offer, package.held)
+        self.admission.recall(judged, answered=entry is not None and entry.answered(package.held))
         try:
-            compared = self._admit(judged, package, offer, trying)
+            compared = self._admit(judged, package, offer, place)
         except agent_durable.FullError as error:
             raise agent_check.RefusedError(str(error), error.code) from error
         except agent_check.RefusedError as error:
             self.admission.keep(judged, error)
             raise
         self.admission.keep(judged, None)
-        figures = "".join(f"; {each}" for each in (found.certificate, compared) if each)
         self._room.settle(agent_room.DRAIN_S)
-        what, took = f"{offer.component} {offer.version}", f"checked in {time.monotonic() - started:.2f} s{figures}"
-        if trying and entry is not None:
-            mode = offer.settings.trial["mode"]
-            return (
-                f"{what} was accepted for a {mode} trial; {offer.alias} answers with {entry.serving.version} ({took})"
-            )
-        before = f"before: {entry.serving.component} {entry.serving.version}; " if entry else ""
-        return f"{offer.alias} now answers with {what} ({before}{took})"
+        figures = "".join(f"; {each}" for each in (found.certificate, compared) if each)
+        return _said(offer, entry, place, f"checked in {time.monotonic() - started:.2f} s{figures}")
 
-    def _admit(self, judged: agent_gate.Offer, package: agent_loader.Package, offer: Offer, trying: bool) -> str:
+    def _place(self, entry: agent_entry.Entry | None, offer: Offer, held: agent_entry.Held) -> Place:
+        """Whether what is not here yet answers at once: what answered before does, also if it would have to be tried today."""
+        if offer.follows:
+            return Place.HEIR
+        if entry is not None and entry.returns(held, offer.owner):
+            return Place.BACK
+        # What serves, to be run in another way, is not tried against itself.
+        other = entry is not None and offer.alias in self._room.serving and not held.same(entry.serving)
+        return Place.TRIAL if offer.settings.trial and other else Place.NEW
+
+    def _admit(self, judged: agent_gate.Offer, package: agent_loader.Package, offer: Offer, place: Place) -> str:
         """Takes the model through the rest of the gate into its place; returns the figures of its replay."""
-        with self._room.arrival(package, self._way(offer, trying)) as new:
-            serving = self._room.serving.get(offer.alias)
+        event = {Place.TRIAL: agent_table.TrialBegun, Place.HEIR: agent_table.Followed}.get(place, agent_table.Accepted)
+        with self._room.arrival(package, self._way(offer, place), beside=place is Place.TRIAL) as new:
+            serving = self._room.serving.get(offer.alias) if place is not Place.BACK else None  # to be compared with
             compared = self.admission.replay(
                 offer.alias, offer.settings, new.model, None if serving is None else serving.model
             )
-            event = agent_table.TrialBegun if trying else agent_table.Accepted
             self._change(
                 offer.alias,
                 event(package.held, offer.owner),
                 lambda: self._registry.keep(judged.data, package.manifest.file, package.model, package.held.key),
             )
-            if trying:
+            if place is Place.TRIAL:
                 self._room.try_out(offer.alias, new)
+            elif place is Place.HEIR:
+                new.model.retire()  # its copy stays; it is loaded again when it is its turn, which may be never
             else:
                 self._room.install(offer.alias, new)
         return compared
@@ -148,20 +163,20 @@ class Gate:
             *signed, offer.folder, package.manifest, data, package.model, held.key, package.settings
         )
 
-    def _way(self, offer: Offer, trying: bool) -> agent_budget.Way:
+    def _way(self, offer: Offer, place: Place) -> agent_budget.Way:
         way = agent_budget.Way(offer.settings.swap)
-        # A trial needs both in memory.
-        return agent_budget.Way.OVERLAP if trying and way is agent_budget.Way.REPLACE else way
+        # What answers stays in memory.
+        stays = place in (Place.TRIAL, Place.HEIR)
+        return agent_budget.Way.OVERLAP if stays and way is agent_budget.Way.REPLACE else way
 
-    def _known(self, offer: Offer, data: bytes, package: agent_loader.Package) -> str:
+    def _known(self, offer: Offer, judged: agent_gate.Offer, held: agent_entry.Held) -> str:
         """What becomes of a model that is here already; empty for one that is new, or is to run in another way."""
-        alias, held, entry = offer.alias, package.held, self._registry.aliases.get(offer.alias)
+        alias, entry = offer.alias, self._registry.aliases.get(offer.alias)
         serving, candidate = self._room.serving.get(alias), self._room.candidates.get(alias)
         if entry is None or serving is None:
             return ""
-        what, trying = f"{offer.component} {offer.version}", bool(offer.settings.trial.get("mode"))
+        what, back = f"{offer.component} {offer.version}", entry.returns(held, offer.owner)
         if held.same(entry.serving) and serving.settings.run == offer.settings.run:
-            held = dataclasses.replace(held, signer=self._signer(offer, data, package))
             self._change(alias, agent_table.Confirmed(held))
             self._room.serving[alias] = dataclasses.replace(serving, settings=offer.settings)
             self._room.drop(alias)
@@ -171,15 +186,18 @@ class Gate:
             return (
                 f"{what} is held back by {entry.held_by} ({entry.reason}); {alias} answers with {entry.serving.version}"
             )
-        if held.same(entry.dropped) and entry.dropped is not None and held.settings == entry.dropped.settings:
+        dropped = entry.dropped if not entry.answered(held) else None
+        if held.same(dropped) and dropped is not None and held.settings == dropped.settings:
             self._change(alias, agent_table.Confirmed(held))
             return f"{alias} stays with {entry.serving.version}; {what} was tried: {entry.refusal}"
+        if held.same(entry.heir) and entry.heir is not None and held.settings == entry.heir.settings and offer.follows:
+            self._change(alias, agent_table.Followed(held))
+            return f"{what} answers for {alias} as soon as {entry.component} is gone"
         if candidate is None or not held.same(entry.candidate) or candidate.settings.run != offer.settings.run:
             return ""
-        found = self.admission.examine(self._judged(offer, data, package))  # a key may have been revoked since then
-        held = dataclasses.replace(held, signer=found.signer)
-        candidate = dataclasses.replace(candidate, settings=offer.settings, signer=found.signer)
-        if trying:
+        self.admission.recall(judged, answered=entry.answered(held))
+        candidate = dataclasses.replace(candidate, settings=offer.settings, signer=held.signer)
+        if offer.settings.trial.get("mode") and not back:
             self._change(alias, agent_table.Confirmed(held))
             self._room.candidates[alias] = candidate
             return f"{what} is being tried; {alias} answers with {entry.serving.version}"
@@ -187,12 +205,19 @@ class Gate:
         self._room.install(alias, candidate)
         return f"{alias} now answers with {what} (before: {entry.serving.component} {entry.serving.version}; it was being tried)"
 
-    def _signer(self, offer: Offer, data: bytes, package: agent_loader.Package) -> str:
-        """Who signed what serves already, where that counts today: the same bytes may have been signed by another key."""
-        try:
-            return self.admission.examine(self._judged(offer, data, package)).signer
-        except agent_check.RefusedError:
-            return ""  # it serves all the same
+
+def _said(offer: Offer, entry: agent_entry.Entry | None, place: Place, took: str) -> str:
+    what = f"{offer.component} {offer.version}"
+    if entry is None:
+        return f"{offer.alias} now answers with {what} ({took})"
+    if place is Place.TRIAL:
+        mode = offer.settings.trial["mode"]
+        return f"{what} was accepted for a {mode} trial; {offer.alias} answers with {entry.serving.version} ({took})"
+    if place is Place.HEIR:
+        return f"{what} answers for {offer.alias} as soon as {entry.component} is gone ({took})"
+    again = " again" if place is Place.BACK else ""
+    before = f"before: {entry.serving.component} {entry.serving.version}"
+    return f"{offer.alias} now answers with {what}{again} ({before}; {took})"
 
 
 def read(path: Path, limit_bytes: int) -> bytes:

@@ -45,10 +45,11 @@ class StoreError(Exception):
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model took when it was loaded last: memory, and the time until it was warm."""
+    """What a model took when loaded last: memory, and the time until it was warm; `costly` as in agent_growth.Growth."""
 
     memory_bytes: int
     load_s: float
+    costly: tuple[int, ...] = ()
 
 
 class Registry:
@@ -257,10 +258,12 @@ def _entry(given: dict[str, Any]) -> agent_entry.Entry:
     component, source = str(given["component"]), str(given.get("source", ""))
     more: dict[str, Any] = {
         name: _held(given[name], component, source)
-        for name in ("previous", "candidate", "withheld", "dropped")
+        for name in ("previous", "candidate", "withheld", "dropped", "heir")
         if given.get(name) is not None
     }
     more |= {name: str(given.get(name, "")) for name in ("held_by", "reason", "refusal")}
+    past = {"before": [given["previous"]] if given.get("previous") else []} | given  # the release before wrote none
+    more |= {name: tuple(_held(each, component, source) for each in past.get(name, ())) for name in ("before", "left")}
     return agent_entry.Entry(
         component=component,
         offered=str(given["offered"]),
@@ -293,5 +296,5 @@ def _written(entry: agent_entry.Entry) -> dict[str, Any]:
 
 
 def _costs(given: dict[str, Any]) -> dict[str, Cost]:
-    found = given.get("costs", {})
-    return {str(key): Cost(int(each["memory_bytes"]), float(each["load_s"])) for key, each in found.items()}
+    costs = given.get("costs", {}).items()
+    return {key: Cost(int(of["memory_bytes"]), float(of["load_s"]), tuple(of.get("costly", ()))) for key, of in costs}

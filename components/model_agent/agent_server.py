@@ -37,7 +37,6 @@ import agent_frames
 import agent_identity
 import agent_isolated
 import agent_listener
-import agent_observing
 import agent_predictions
 import agent_settings
 import agent_shared
@@ -205,11 +204,8 @@ class Server:
         component, version = agent_predictions.text(header, "component"), agent_predictions.text(header, "version")
         match verb:
             case "offer":
-                settings = agent_settings.read(header.get("settings", {}))
-                agent_observing.check(settings)
-                return self._aliases.offer(
-                    component, version, Path(agent_predictions.text(header, "artifacts")), settings
-                )
+                folder = Path(agent_predictions.text(header, "artifacts"))
+                return self._aliases.offer(component, version, folder, header.get("settings", {}))
             case "release":
                 return self._aliases.release(component, version)
             case _:

@@ -56,14 +56,14 @@ class Reports:
 
 
 class Leases:
-    """Ends the leases of models whose components did not come back."""
+    """Ends the leases of models whose components did not come back, and looks for room for candidates that found none."""
 
     def __init__(self, aliases: agent_aliases.Aliases) -> None:
         self._aliases = aliases
 
     def tick(self) -> list[str]:
-        """Forgets what is over."""
-        return [f"lease over: {line}" for line in self._aliases.expire()]
+        """Forgets what is over, tries again what waits."""
+        return [f"lease over: {line}" for line in self._aliases.expire()] + self._aliases.again()
 
     def close(self) -> None:
         """Nothing to end."""

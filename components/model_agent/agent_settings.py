@@ -4,6 +4,7 @@ The model's recipe keeps them in its configuration under `model`, and hand_over.
 ignored, so that an older agent takes a newer recipe; a known key with a wrong value refuses the offer.
 
     {"swap": "overlap" | "replace" | "spill", "gapSeconds": 30, "pinned": false, "isolated": false, "workerMemoryBytes": 0,
+     "replaces": "com.example.Old" (takes its alias once that component is gone),
      "hangSeconds": 10 (absent: agent_runs.py decides),
      "replay": {...} (agent_replay.py), "trial": {...} (agent_trial_rules.py), "capture": {...} (agent_sampling.py),
      "drift": {...} (agent_drift.py), "batching": {"maxRows": 32, "waitMilliseconds": 0} (agent_batches.py; absent: none)}
@@ -51,6 +52,7 @@ class Settings:
     replay: Mapping[str, Any] = field(default_factory=dict)
     batching: Batching | None = None
     hang_s: float = 0.0
+    replaces: str = ""  # the component
 
     @property
     def run(self) -> tuple[Any, ...]:
@@ -64,6 +66,7 @@ class Settings:
         return {
             **({"batching": joined} if joined else {}),  # absent: older texts stay equal
             **({"hangSeconds": self.hang_s} if self.hang_s else {}),
+            **({"replaces": self.replaces} if self.replaces else {}),
             "capture": self.capture,
             "drift": self.drift,
             "gapSeconds": self.gap_s,
@@ -95,6 +98,9 @@ def read(given: Any) -> Settings:
     memory = given.get("workerMemoryBytes", 0)
     if isinstance(memory, bool) or not isinstance(memory, int) or not 0 <= memory < 1 << 63:
         raise SettingsError(f"settings: workerMemoryBytes is {memory!r}, it must be a number of bytes, 0 for no bound")
+    replaces = given.get("replaces", "")
+    if not isinstance(replaces, str) or len(replaces) > 128:
+        raise SettingsError(f"settings: replaces is {str(replaces)[:200]!r}, it must be the name of a component")
     flags = {name: given.get(name, False) for name in ("pinned", "isolated")}
     for name, value in flags.items():
         if not isinstance(value, bool):
@@ -113,6 +119,7 @@ def read(given: Any) -> Settings:
         isolated=flags["isolated"],
         batching=_batching(given.get("batching")),
         hang_s=float(hang_s),
+        replaces=replaces,
         **sections,
     )
 

@@ -79,6 +79,13 @@ class Dropped:
 
 
 @dataclass(frozen=True)
+class Postponed:
+    """The candidate is kept, but not in memory; without a reason: it is again."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class HoldBegun:
     """Somebody (`by`) wants the version before back."""
 
@@ -89,6 +96,19 @@ class HoldBegun:
 @dataclass(frozen=True)
 class HoldReleased:
     """What was withheld may answer again."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A model of a component that replaces this one passed every check; it answers as soon as this one is gone."""
+
+    model: agent_entry.Held
+    owner: str = agent_entry.DEPLOYMENT
+
+
+@dataclass(frozen=True)
+class HeirGone:
+    """The component that waited is gone, or its model cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +153,9 @@ class Damaged:
 
 def _accepted(entry: agent_entry.Entry | None, event: Accepted) -> agent_entry.Entry:
     model = event.model
-    previous = None
-    if entry is not None and (entry.component, entry.owner) == (model.component, event.owner):
-        previous = entry.previous if entry.serving.key == model.key else entry.serving
-    if previous is not None and previous.component != model.component:
-        previous = None  # another component's model is no version of this one
-    return agent_entry.Entry(model.component, model.version, model, previous, owner=event.owner)
+    past = agent_entry.succession(entry, model) if entry is not None and entry.owner == event.owner else {}
+    heir = entry.heir if entry is not None and entry.component == model.component else None
+    return agent_entry.Entry(model.component, model.version, model, owner=event.owner, heir=heir, **past)
 
 
 def _trial(entry: agent_entry.Entry, event: TrialBegun) -> agent_entry.Entry:
@@ -169,9 +186,8 @@ def _again(model: agent_entry.Held, known: agent_entry.Held | None) -> agent_ent
 
 def _free(entry: agent_entry.Entry) -> agent_entry.Entry:
     """Without candidate, hold and reasons: something new was decided."""
-    return dataclasses.replace(
-        entry, candidate=None, withheld=None, dropped=None, held_by="", reason="", refusal="", released=False
-    )
+    new = dataclasses.replace(entry, candidate=None, withheld=None, dropped=None, left=agent_entry.left_behind(entry))
+    return dataclasses.replace(new, held_by="", reason="", refusal="", waits="", released=False)
 
 
 def _refused(entry: agent_entry.Entry, event: Refused) -> agent_entry.Entry:
@@ -183,61 +199,52 @@ def _refused(entry: agent_entry.Entry, event: Refused) -> agent_entry.Entry:
 def _promoted(entry: agent_entry.Entry, event: Promoted) -> agent_entry.Entry:
     model = entry.candidate
     assert model is not None  # TRIAL
-    previous = entry.serving if entry.serving.component == model.component else None
     refusal = "" if entry.offered == model.version else entry.refusal
-    new = dataclasses.replace(entry, serving=model, previous=previous, candidate=None, evicted=False)
+    past = agent_entry.succession(entry, model)
+    new = dataclasses.replace(entry, serving=model, candidate=None, evicted=False, **past)
     return dataclasses.replace(new, reason=event.reason, refusal=refusal)
 
 
 def _dropped(entry: agent_entry.Entry, event: Dropped) -> agent_entry.Entry:
-    gone = entry.candidate if event.final else None
+    model = entry.candidate
+    gone = model if event.final and model is not None and not entry.answered(model) else None
     return dataclasses.replace(entry, candidate=None, dropped=gone, refusal=event.reason)
+
+
+def _postponed(entry: agent_entry.Entry, event: Postponed) -> agent_entry.Entry:
+    return dataclasses.replace(entry, waits=event.reason)
 
 
 def _hold(entry: agent_entry.Entry, event: HoldBegun) -> agent_entry.Entry:
     if entry.previous is None:
         raise IllegalError("NO_PREVIOUS", f"there is no version before {entry.serving.version} to go back to")
-    back = dataclasses.replace(entry, serving=entry.previous, previous=None, withheld=entry.serving, evicted=False)
-    return dataclasses.replace(back, held_by=event.by, reason=event.reason)
+    past = agent_entry.succession(entry, entry.previous)
+    back = dataclasses.replace(entry, serving=entry.previous, withheld=entry.serving, evicted=False, **past)
+    return dataclasses.replace(back, left=entry.left, held_by=event.by, reason=event.reason)
 
 
 def _hold_released(entry: agent_entry.Entry, _: HoldReleased) -> agent_entry.Entry:
     if entry.withheld is None:
         raise IllegalError("COPY_DAMAGED", f"the copy of {entry.offered} is damaged; deploy it again")
-    back = dataclasses.replace(entry, serving=entry.withheld, previous=entry.serving, withheld=None, evicted=False)
+    past = agent_entry.succession(entry, entry.withheld)
+    back = dataclasses.replace(entry, serving=entry.withheld, withheld=None, evicted=False, **past)
     return dataclasses.replace(back, held_by="", reason="")
 
 
 def _damaged(entry: agent_entry.Entry, event: Damaged) -> agent_entry.Entry | None:
-    """The next that can and may answers: the version before, the candidate, what was withheld; nobody: EMPTY."""
-    serves = entry.serving.key == event.key
-    useless = {event.key, *(event.barred if serves else ())}
-    keep: dict[str, Any] = {
-        name: _unless(getattr(entry, name), useless) for name in ("previous", "candidate", "withheld")
-    }
-    told = entry.previous is None or entry.previous.key != event.key
-    new = dataclasses.replace(entry, refusal=event.reason if told else entry.refusal, **keep)
-    if not serves:
-        return new
-    for name in keep:
-        if keep[name] is not None:
-            values: dict[str, Any] = {"serving": keep[name], "evicted": False, name: None}
-            if name == "withheld":
-                values |= {"held_by": "", "reason": ""}
-            return dataclasses.replace(new, **values)
-    return None
-
-
-def _unless(model: agent_entry.Held | None, useless: set[str]) -> agent_entry.Held | None:
-    return None if model is None or model.key in useless else model
+    return agent_entry.without(entry, event.key, event.reason, event.barred)
 
 
 def _put(**values: Any) -> Callable[[agent_entry.Entry, Any], agent_entry.Entry]:
     return lambda entry, _: dataclasses.replace(entry, **values)
 
 
-def _gone(*_: Any) -> None:
-    return None
+def _vacated(entry: agent_entry.Entry, _: Any) -> agent_entry.Entry | None:
+    return agent_entry.vacated(entry)
+
+
+def _followed(entry: agent_entry.Entry, event: Followed) -> agent_entry.Entry:
+    return dataclasses.replace(entry, heir=event.model)
 
 
 def _stay(entry: agent_entry.Entry | None, _: Any) -> agent_entry.Entry | None:
@@ -265,11 +272,14 @@ TABLE: dict[type[Any], dict[agent_entry.State, Callable[[Any, Any], agent_entry.
     Refused: {_EMPTY: _stay, **dict.fromkeys((_SERVING, _TRIAL, _HELD), _refused)},
     Promoted: {_TRIAL: _promoted},
     Dropped: {_TRIAL: _dropped},
+    Postponed: {_TRIAL: _postponed},
     HoldBegun: {_SERVING: _hold},
     HoldReleased: {_HELD: _hold_released},
     Released: dict.fromkeys((_SERVING, _TRIAL, _HELD), _put(released=True)),
-    Withdrawn: dict.fromkeys((_SERVING, _TRIAL, _HELD), _gone),
-    LeaseOver: dict.fromkeys((_SERVING, _TRIAL, _HELD), _gone),
+    Followed: dict.fromkeys((_SERVING, _TRIAL, _HELD), _followed),
+    HeirGone: dict.fromkeys((_SERVING, _TRIAL, _HELD), _put(heir=None)),
+    Withdrawn: dict.fromkeys((_SERVING, _TRIAL, _HELD), _vacated),
+    LeaseOver: dict.fromkeys((_SERVING, _TRIAL, _HELD), _vacated),
     Evicted: dict.fromkeys((_SERVING, _HELD), _put(evicted=True)),
     Reloaded: dict.fromkeys((_SERVING, _TRIAL, _HELD), _put(evicted=False)),
     Damaged: dict.fromkeys((_SERVING, _TRIAL, _HELD), _damaged),

@@ -131,7 +131,7 @@ class Trials:
         if record is not None and record.outcome != agent_trial_records.RUNNING:
             self._act(record)  # an earlier run was killed between the end and its consequences
             return
-        if record is not None and not record.of(candidate):
+        if record is not None and not (record.of(candidate) or self._aliases.waits(alias, record.digest)):
             self._supersede(record)
             record = trial = None
         elif record is not None and (why := self._ruled_out(candidate)) is not None:
@@ -168,11 +168,11 @@ class Trials:
         self._say(f"trial: {terms.mode} of {alias} {what} {candidate.version} ({record.counts.samples} samples)")
 
     def _ruled_out(self, candidate: Any) -> agent_check.RefusedError | None:
-        """Why it may not answer any more, not even a share of requests; what cannot be read now decides nothing yet."""
+        """Why it may not answer any more, not even a share of requests."""
         try:
-            self._aliases.gate.admission.check_kept(candidate)
+            self._aliases.gate.admission.check_still(candidate)
         except agent_check.RefusedError as error:
-            return error if error.code != agent_signature.UNREADABLE else None
+            return error
         return None
 
     def _rule_out(self, record: Record, why: agent_check.RefusedError) -> None:

@@ -28,6 +28,7 @@ NOT_FINAL = frozenset(
         *("PERMISSION_DENIED", "REPLAY_IMPOSSIBLE"),
     )
 )
+COMPARED = frozenset(("TRIAL_DISAGREES", "UNDECIDED", "REPLAY_DISAGREES"))  # with what served then
 
 
 @dataclass(frozen=True)

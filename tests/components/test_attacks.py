@@ -362,13 +362,13 @@ class Kept:
     """The table of an agent that keeps GOOD as what was before OFFERED, both signed by OURS, and reads whom to trust anew."""
 
     def __init__(self, scene: Scene, folder: Path) -> None:
-        self.scene, self._folder = scene, folder
+        self.scene, self.folder = scene, folder
         self.start()
         for version in (GOOD, OFFERED):
             self.offer(version)
 
     def start(self) -> list[str]:
-        self._registry = agent_registry.Registry.open(self._folder)
+        self._registry = agent_registry.Registry.open(self.folder)
         self.aliases = agent_aliases.Aliases(self._registry, 0, self.scene.device.root)
         return self.aliases.restore()
 
@@ -386,10 +386,15 @@ class Kept:
         folder = self.scene.device.root / "offered" / version
         return self.aliases.offer(parts.MODEL_NAME, version, folder, agent_settings.Settings(**settings))
 
+    def forget(self) -> None:
+        """OFFERED serves, and GOOD has never done so: it can be tried."""
+        self.aliases.withdraw(parts.MODEL_NAME, OFFERED)
+        self.offer(OFFERED)
+
     def damage(self) -> None:
         """The copy of what serves."""
         key = self._registry.aliases["power-curve"].serving.key
-        (self._folder / "models" / key / "power_curve.onnx").write_bytes(b"")
+        (self.folder / "models" / key / "power_curve.onnx").write_bytes(b"")
 
     def rule_out(self, how: str) -> None:
         """What is older than OFFERED, or everything of OURS."""
@@ -472,6 +477,7 @@ def test_hold_when_the_version_before_was_signed_anew_before_its_key_was_revoked
 ) -> None:
     keys = {one.id: {"name": "k", "publicKey": base64.b64encode(one.der).decode()} for one in (OURS, THEIRS)}
     kept.scene.trust(keys=keys)
+    kept.forget()
     assert "already answers" in kept.offer(OFFERED, THEIRS)
     kept.offer(GOOD, THEIRS)
     kept.scene.trust(keys=keys, revoked=[OURS.id])
@@ -482,6 +488,7 @@ def test_hold_when_the_version_before_was_signed_anew_before_its_key_was_revoked
 
 
 def test_restart_when_the_candidates_key_was_revoked_then_it_is_not_tried_any_more(kept: Kept) -> None:
+    kept.forget()
     kept.offer(GOOD, trial={"mode": "canary"})
     assert kept.aliases.listed()[0]["state"] == "trial"
     kept.rule_out("SIGNING_KEY_REVOKED")
@@ -506,6 +513,7 @@ def test_canary_when_the_candidate_is_ruled_out_while_it_answers_then_it_leaves_
     }
     settings = {"trial": {**terms, "cpuShare": 1.0, "maxSeconds": 3600}}
     (kept.scene.device.root / "security_floors.json").write_text("{}")
+    kept.forget()
     assert "accepted for a canary trial" in kept.offer(GOOD, **settings)
     trials, engine = agent_trials.Trials(kept.aliases, agent_report.NONE), agent_engine.Engine(kept.aliases.serving)
     engine.route, engine.fell_back = trials.route, trials.fell_back
@@ -531,6 +539,7 @@ def test_canary_when_the_candidate_is_ruled_out_while_it_answers_then_it_leaves_
 
 def test_trial_when_it_is_won_while_whom_to_trust_cannot_be_read_then_promoted_when_it_can(kept: Kept) -> None:
     terms = {"mode": "shadow", "share": 1.0, "measure": "close", "tolerance": 1e6, "minimum": 0.5, "minimumSamples": 20}
+    kept.forget()
     kept.offer(GOOD, trial={**terms, "cpuShare": 1.0, "maxSeconds": 3600})
     trials, engine = agent_trials.Trials(kept.aliases, agent_report.NONE), agent_engine.Engine(kept.aliases.serving)
     engine.observers.append(trials.observe)
@@ -550,7 +559,7 @@ def test_trial_when_it_is_won_while_whom_to_trust_cannot_be_read_then_promoted_w
     trials.close()
 
 
-def test_trial_when_whom_to_trust_cannot_be_read_for_a_while_then_it_goes_on(kept: Kept) -> None:
+def test_trial_when_whom_to_trust_cannot_be_read_for_a_while_then_it_goes_on_over_a_restart_too(kept: Kept) -> None:
     terms = {
         "mode": "canary",
         "share": 1.0,
@@ -559,6 +568,7 @@ def test_trial_when_whom_to_trust_cannot_be_read_for_a_while_then_it_goes_on(kep
         "minimum": 0.5,
         "minimumSamples": 99999,
     }
+    kept.forget()
     kept.offer(GOOD, trial={**terms, "cpuShare": 1.0, "maxSeconds": 3600})
     trials = agent_trials.Trials(kept.aliases, agent_report.NONE)
     trials.tick()
@@ -568,6 +578,7 @@ def test_trial_when_whom_to_trust_cannot_be_read_for_a_while_then_it_goes_on(kep
 
     assert [one["outcome"] for one in trials.listed()] == ["running"]
     trials.close()
+    assert kept.restart().endswith(f", {GOOD} is being tried")
 
 
 @pytest.mark.parametrize(

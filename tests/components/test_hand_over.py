@@ -56,6 +56,7 @@ def test_refusal_when_predecessor_was_released_then_it_stays_and_goes_with_its_c
         "serving": "1.1.0",
         "previous": "",
         "candidate": "",
+        "heir": "",
         "held_by": "",
         "state": "serving",
         "pinned": False,

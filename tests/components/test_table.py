@@ -44,6 +44,39 @@ def test_accepted_when_another_components_model_served_then_there_is_no_previous
     assert (other.component, other.previous) == ("com.example.Other", None)
 
 
+def test_accepted_when_it_answered_before_then_what_came_after_it_is_left_and_is_no_version_before() -> None:
+    three = after(agent_table.Accepted(THREE), entry=SERVING)
+
+    back = after(agent_table.Accepted(ONE), entry=three)
+
+    assert (back.serving, back.previous, back.before, back.left) == (ONE, None, (), (THREE, TWO))
+    assert back.kept() == (ONE,)
+    with pytest.raises(agent_table.IllegalError, match=r"no version before 1\.0\.0"):
+        agent_table.step(back, agent_table.HoldBegun("drift", "psi 0.4"))
+
+
+def test_accepted_when_only_the_version_of_the_same_bytes_changes_then_a_hold_goes_to_other_bytes() -> None:
+    renamed = dataclasses.replace(TWO, version="2.0.1")
+    entry = after(agent_table.Accepted(renamed), entry=SERVING)
+
+    assert (entry.previous, entry.before) == (ONE, (ONE, TWO))
+    assert after(agent_table.Accepted(TWO), entry=entry).previous == ONE
+
+
+def test_accepted_when_another_owner_brings_it_then_nothing_is_gone_back_to() -> None:
+    entry = after(agent_table.Accepted(ONE, agent_entry.BUNDLE), entry=SERVING)
+
+    assert (entry.before, entry.left, entry.previous) == ((), (), None)
+
+
+def test_returns_when_something_answered_before_then_only_that_and_only_for_its_owner() -> None:
+    held = after(agent_table.Accepted(THREE), entry=HELD)  # 2.0.0 was held back
+
+    assert [held.returns(each, agent_entry.DEPLOYMENT) for each in (ONE, TWO, THREE)] == [True, False, False]
+    assert [held.answered(each) for each in (ONE, TWO, THREE)] == [True, True, False]
+    assert not held.returns(ONE, agent_entry.BUNDLE)
+
+
 def test_refused_then_nothing_changes_but_what_should_answer_and_why_not() -> None:
     refused = after(agent_table.Refused(C, "3.0.0", "REFUSED: golden sample 1"), entry=SERVING)
 
@@ -73,6 +106,24 @@ def test_trial_when_dropped_then_a_second_offer_of_the_same_stays_dropped() -> N
 
     assert (dropped.serving, dropped.candidate, dropped.why) == (TWO, None, "DISAGREES: 0.7")
     assert again == dropped
+
+
+def test_trial_when_one_that_answered_before_is_dropped_then_it_may_be_tried_again() -> None:
+    back = after(agent_table.Accepted(ONE), agent_table.TrialBegun(TWO), entry=SERVING)
+
+    dropped = after(agent_table.Dropped("DISAGREES: 0.7"), entry=back)
+
+    assert (dropped.dropped, dropped.why) == (None, "DISAGREES: 0.7")
+
+
+def test_trial_when_its_candidate_is_postponed_then_it_is_kept_and_says_why_until_it_comes() -> None:
+    waiting = after(agent_table.Postponed("no room"), entry=TRIAL)
+
+    assert (waiting.why, waiting.kept()) == ("no room", TRIAL.kept())
+    assert agent_entry.state(waiting) is State.TRIAL
+    assert after(agent_table.Postponed(), entry=waiting) == TRIAL
+    assert after(agent_table.Confirmed(TWO), entry=waiting).why == ""
+    assert after(agent_table.Promoted(), entry=waiting).why == ""
 
 
 def test_trial_when_the_serving_version_is_offered_again_then_the_trial_is_over() -> None:
@@ -121,6 +172,7 @@ ILLEGAL = [
     ("release no hold", SERVING, agent_table.HoldReleased()),
     ("promote nothing", SERVING, agent_table.Promoted()),
     ("drop nothing", HELD, agent_table.Dropped("")),
+    ("postpone nothing", SERVING, agent_table.Postponed("no room")),
     ("try alone", None, agent_table.TrialBegun(ONE)),
     ("evict in a trial", TRIAL, agent_table.Evicted()),
     ("confirm the unknown", SERVING, agent_table.Confirmed(THREE)),
@@ -184,6 +236,15 @@ def test_damaged_when_it_is_not_what_serves_then_who_may_not_answer_stays_where_
     assert (found.serving, found.previous, found.candidate) == (TWO, ONE, None)
 
 
+def test_damaged_when_the_candidate_is_and_the_version_before_is_the_same_then_both_leave_and_it_says_why() -> None:
+    entry = after(agent_table.TrialBegun(ONE), entry=SERVING)
+
+    found = after(agent_table.Damaged(ONE.key, "its copy is damaged"), entry=entry)
+
+    assert (found.serving, found.previous, found.candidate, found.why) == (TWO, None, None, "its copy is damaged")
+    assert not after(agent_table.Damaged(ONE.key, "its copy is damaged"), entry=SERVING).why
+
+
 def test_damaged_when_there_is_nothing_else_then_the_alias_is_empty() -> None:
     assert agent_table.step(after(agent_table.Accepted(ONE)), agent_table.Damaged(ONE.key, "")) is None
 
@@ -236,6 +297,7 @@ EVENTS = st.one_of(
     st.builds(agent_table.Promoted, st.just("agreed")),
     st.builds(agent_table.Dropped, st.just("DISAGREES")),
     st.builds(agent_table.HoldBegun, st.just("drift"), st.just("psi")),
+    st.builds(agent_table.Postponed, st.sampled_from(("", "no room"))),
     st.builds(agent_table.HoldReleased),
     st.builds(agent_table.Released),
     st.builds(agent_table.Withdrawn),
@@ -268,6 +330,15 @@ class Table(RuleBasedStateMachine):
         if isinstance(event, agent_table.TrialBegun | agent_table.Dropped) and before is not None:
             assert self.entry is not None
             assert self.entry.serving == before.serving
+        if isinstance(event, agent_table.HoldBegun) and self.entry is not before:
+            assert before is not None
+            assert self.entry is not None
+            assert self.entry.serving in before.before
+            assert not any(self.entry.serving.same(each) for each in before.left)
+        if isinstance(event, agent_table.Accepted) and before is not None and before.returns(event.model, event.owner):
+            assert self.entry is not None
+            assert before.serving in self.entry.left
+            assert not before.serving.same(self.entry.previous)
         if isinstance(event, agent_table.Damaged) and before is not None and self.entry is not None:
             assert self.entry.serving == before.serving or self.entry.serving.key not in event.barred
 
@@ -308,6 +379,15 @@ class Table(RuleBasedStateMachine):
         if entry is not None:
             keys = [each.key for each in (entry.serving, entry.candidate, entry.withheld) if each is not None]
             assert len(keys) == len(set(keys))
+
+    @invariant()
+    def what_answered_before_was_not_left_and_neither_answers(self) -> None:
+        entry = self.entry
+        if entry is not None:
+            known = [(each.component, each.version) for each in (entry.serving, *entry.before, *entry.left)]
+            assert len(known) == len(set(known))
+            assert max(len(entry.before), len(entry.left)) <= agent_entry.MEMORY
+            assert entry.previous is None or entry.previous in entry.before
 
     @invariant()
     def a_version_before_is_of_the_same_component(self) -> None:
