@@ -12,7 +12,8 @@ Frames are those of agent_frames.py; requests and what a good reply adds to `"ok
 
 Every prediction says which component version gave it. A request that began with one model ends with it.
 Threads, not one loop: a request runs on its connection's thread, because onnxruntime computes outside of Python's lock
-and several connections should not wait for each other. The number of connections is bounded; one too many hears BUSY.
+and several connections should not wait for each other. The number of connections is bounded (agent_connections.py); one too
+many hears BUSY.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import socket
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ from typing import Any
 import agent_aliases
 import agent_changes
 import agent_check
+import agent_connections
 import agent_durable
 import agent_engine
 import agent_frames
@@ -42,8 +45,8 @@ import agent_settings
 import agent_shared
 import model_tensors
 
-CONNECTIONS_LIMIT = 64
 IDLE_S = 600.0  # a silent connection is closed; clients connect again
+RESERVED_IDLE_S = 2.0  # one of the reserve, where room is scarce
 FRAME_S = 10.0  # a frame that began must arrive, and an answer must be taken, within this
 LAST_REQUESTS_S = 2.0
 SOCKET_PATH_LIMIT_BYTES = 107
@@ -59,6 +62,7 @@ class Talk:
     """One connection: what it sends and what it asked before."""
 
     connection: socket.socket
+    place: agent_connections.Place
     reader: agent_frames.Reader
     predictions: agent_predictions.Predictions
 
@@ -80,11 +84,9 @@ class Server:
         # Of the services: operations by name, which take the header and return the reply's. Raise what _answer knows.
         self.operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {}
         self._copies = agent_shared.Copies()
-        self._places = threading.BoundedSemaphore(CONNECTIONS_LIMIT)
+        self._connections = agent_connections.Connections()
         # Who speaks of it has the rest of the connection (agent_giving.Giver).
         self.take_over: Callable[[socket.socket, agent_frames.Reader, Mapping[str, Any]], None] | None = None
-        self._connections: set[socket.socket] = set()
-        self._answering: set[int] = set()  # threads between a request and the end of its reply
         self._finishing = False
         self.idle = threading.Condition()
 
@@ -94,13 +96,14 @@ class Server:
             connection = self._listener.accept()
             if connection is None:
                 return
-            busy = f"{CONNECTIONS_LIMIT} connections are open"
-            if self._places.acquire(blocking=False):
+            busy = "too many connections are open"
+            place = self._connections.enter(connection)
+            if place is not None:
                 try:
-                    threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+                    threading.Thread(target=self._serve, args=(place,), daemon=True).start()
                     continue
                 except RuntimeError as error:  # of threads the system has no more just now
-                    self._places.release()
+                    self._connections.leave(place)
                     busy = str(error)
             with connection, contextlib.suppress(OSError):
                 connection.settimeout(0.1)
@@ -111,27 +114,24 @@ class Server:
         self._listener.close()
         self._finishing = True
         with self.idle:
-            self.idle.wait_for(lambda: not self._answering, LAST_REQUESTS_S)
+            self.idle.wait_for(lambda: not self._connections.answering(), LAST_REQUESTS_S)
 
     def drain(self) -> None:
         """Answers what has come, and ends each connection after that: its client connects again, to who accepts now."""
-        for connection in list(self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RD)
+        self._connections.drain()
 
-    def _serve(self, connection: socket.socket) -> None:
-        self._connections.add(connection)
+    def _serve(self, place: agent_connections.Place) -> None:
+        connection = place.connection
         reader = agent_frames.Reader(connection, descriptors=True)
         predictions = agent_predictions.Predictions(self._engine, self._copies)
         try:
             with connection, contextlib.suppress(OSError, agent_frames.ClosedError):
-                agent_frames.bound(connection, IDLE_S, FRAME_S)
-                self._converse(Talk(connection, reader, predictions))
+                agent_frames.bound(connection, RESERVED_IDLE_S if place.reserved else IDLE_S, FRAME_S)
+                self._converse(Talk(connection, place, reader, predictions))
         finally:
-            self._connections.discard(connection)
             reader.close()
             predictions.close()
-            self._places.release()
+            self._connections.leave(place)
 
     def _converse(self, talk: Talk) -> None:
         while True:
@@ -143,19 +143,21 @@ class Server:
                 agent_frames.write(talk.connection, head, b"", FRAME_S)
                 return  # where the next frame would begin is unknown
             if header.get("op") == "take_over" and self.take_over is not None:
-                self._connections.discard(talk.connection)
+                self._connections.lend(talk.place)
                 self.take_over(talk.connection, talk.reader, header)
                 return
             self._reply(talk, header, text, body)
+            if talk.place.reserved and header.get("op") in agent_connections.PREDICTIONS:
+                return  # refused; its client comes again
 
     def _reply(self, talk: Talk, header: Mapping[str, Any], text: bytes, body: bytes | bytearray) -> None:
-        thread = threading.get_ident()
-        self._answering.add(thread)
+        talk.place.answering = True
         try:
             head, answered = self._answer(talk, header, text, body)
             agent_frames.write(talk.connection, head, answered, FRAME_S)
         finally:
-            self._answering.discard(thread)
+            talk.place.since = time.monotonic()
+            talk.place.answering = False
             if self._finishing:
                 with self.idle:
                     self.idle.notify_all()
@@ -166,6 +168,8 @@ class Server:
         """The reply's frame up to its body, and the body; whatever goes wrong with a request is an answer, too."""
         try:
             match header.get("op"):
+                case "predict" | "share" if talk.place.reserved:
+                    raise agent_predictions.RequestError("BUSY", "all connections have requests under way; try again")
                 case "predict":
                     return talk.predictions.answer(text, header, body)
                 case "share":
@@ -231,7 +235,7 @@ def listen(path: str) -> socket.socket:
         listener.bind(path)
     finally:
         os.umask(before)
-    listener.listen(CONNECTIONS_LIMIT)
+    listener.listen(2 * agent_connections.LIMIT)  # beyond that a connect with a time limit fails at once
     return listener
 
 

@@ -19,6 +19,7 @@ part is agent_giving.py.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -46,6 +47,10 @@ _DESCRIPTORS = 2
 
 class LostError(Exception):
     """There is nobody (any more) to take over from; the message says why."""
+
+
+class AgainError(LostError):
+    """There is somebody who has no room for this just now."""
 
 
 class Predecessor:
@@ -98,7 +103,8 @@ class Predecessor:
         descriptors: list[int] = []
         try:
             header = {"op": "take_over", "step": step, "format": FORMAT, "token": token}
-            agent_frames.send(self._connection, header)
+            with contextlib.suppress(BrokenPipeError):  # closed already; why may still be read
+                agent_frames.send(self._connection, header)
             data, found, _, _ = socket.recv_fds(
                 self._connection, agent_frames.HEADER_LIMIT_BYTES, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
             )
@@ -106,13 +112,14 @@ class Predecessor:
             while len(data) < agent_frames.PRELUDE.size or len(data) < _size(data):
                 more = self._connection.recv(agent_frames.HEADER_LIMIT_BYTES)
                 if not more:
-                    raise LostError("it closed the connection")
+                    raise AgainError("it closed the connection")
                 data += more
             return agent_frames.decode(data[agent_frames.PRELUDE.size : _size(data)]), descriptors
         except (OSError, agent_frames.FrameError, LostError) as error:
             for one in descriptors:
                 os.close(one)
-            raise LostError(f"no answer to {step}: {error or type(error).__name__}") from error
+            kind = AgainError if isinstance(error, AgainError) else LostError
+            raise kind(f"no answer to {step}: {error or type(error).__name__}") from error
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,21 @@ def start(path: str, store: Path, restored: Restored) -> Start:
 
 
 def find(path: str) -> Predecessor | None:
-    """A living agent of this user at the socket that can be taken over from."""
+    """A living agent of this user at the socket that can be taken over from; one that is busy is asked again for HELLO_S."""
+    end = time.monotonic() + HELLO_S
+    while True:
+        try:
+            return _found(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, LostError) as error:
+            if not isinstance(error, AgainError | BlockingIOError) or time.monotonic() >= end:
+                print(f"nobody to take over from at {path}: {error}", flush=True)
+                return None
+        threading.Event().wait(AGAIN_S)
+
+
+def _found(path: str) -> Predecessor:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(HELLO_S)
@@ -154,13 +175,9 @@ def find(path: str) -> Predecessor | None:
         _good(reply)
         if reply.get("format") != FORMAT:
             raise LostError(f"it speaks format {str(reply.get('format'))[:20]}, this agent {FORMAT}")
-    except FileNotFoundError:
+    except BaseException:
         connection.close()
-        return None
-    except (OSError, LostError) as error:
-        connection.close()
-        print(f"nobody to take over from at {path}: {error}", flush=True)
-        return None
+        raise
     return found
 
 
@@ -201,7 +218,8 @@ def _let_go(aliases: agent_aliases.Aliases) -> None:
 
 def _good(reply: Mapping[str, Any]) -> None:
     if reply.get("ok") is not True:
-        raise LostError(f"it says {str(reply.get('code'))[:50]}: {str(reply.get('message'))[:200]}")
+        kind = AgainError if reply.get("code") == "BUSY" else LostError
+        raise kind(f"it says {str(reply.get('code'))[:50]}: {str(reply.get('message'))[:200]}")
 
 
 def _size(data: bytes) -> int:

@@ -7,13 +7,16 @@
 `offer` (Startup) waits for the agent, and ends with 0 once it serves the model of DIR; a model that serves already is
 accepted at once. A refusal is one line on standard error and exit code 1; no agent within the time is exit code 3.
 `release` (Shutdown) only tells the agent that the component stopped: the model keeps answering until a successor is
-accepted. `withdraw` (Uninstall) ends it. Both end with 0 within 2 s whatever state the agent is in, because neither a
-stop nor a removal may fail for it.
+accepted. `withdraw` (Uninstall) ends it. An agent that is not there, or silent for 1.5 s, has nothing to be told: both end
+with 0. One that cannot do it just now (BUSY, a full disk) is asked again for 6 s. What it does not do all the same is a
+line on standard error; `release` ends with 0 even so, because a stop may not fail for it, `withdraw` with 1, so that the
+nucleus notes it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -27,8 +30,11 @@ import agent_frames
 
 REFUSED = 1
 UNREACHABLE = 3
-_FAREWELL_S = 1.5  # release and withdraw promise 2 s, start of the interpreter included
+_FAREWELL_S = 1.5  # for an answer to release and withdraw
+_INSIST_S = 6.0  # the recipes give Shutdown and Uninstall 10 s
+_PASSING = ("BUSY", "INTERNAL", "RESOURCE_EXHAUSTED")  # reasons of a moment, where nothing is judged
 _PAUSE_S = 0.1
+_CLOSED = "the agent has no room for another connection, or closed it without an answer"
 
 
 def offer(request: dict[str, Any], path: str, wait_s: float) -> int:
@@ -50,14 +56,21 @@ def offer(request: dict[str, Any], path: str, wait_s: float) -> int:
 
 
 def farewell(request: dict[str, Any], path: str) -> int:
-    """Releases or withdraws; an agent that is busy is told a moment later, one that cannot be reached has nothing to be told."""
-    end = time.monotonic() + _FAREWELL_S
-    reply, reason = _ask(request, path, end)
-    while reply.get("code") == "BUSY" and time.monotonic() + _PAUSE_S < end:
+    """Releases or withdraws; asks again while the agent is there and cannot do it just now. Returns the exit code."""
+    begun = time.monotonic()
+    while True:
+        reply, reason = _ask(request, path, time.monotonic() + _FAREWELL_S)
+        passing = reply.get("code") in _PASSING
+        closed = reason == _CLOSED
+        longest_s = _INSIST_S if passing else _FAREWELL_S if closed else 0.0
+        if time.monotonic() + _PAUSE_S >= begun + longest_s:
+            break
         threading.Event().wait(_PAUSE_S)
-        reply, reason = _ask(request, path, end)
-    print(reply.get("message") or f"the model agent was not told: {reason}", flush=True)
-    return 0
+    if reply.get("ok") is True or not reply:
+        print(reply.get("message") or f"the model agent was not told: {reason}", flush=True)
+        return 0
+    print(f"the model agent did not {request['op']} {request['component']}: {reason}", file=sys.stderr, flush=True)
+    return REFUSED if request["op"] == "withdraw" else 0
 
 
 def _ask(request: dict[str, Any], path: str, end: float) -> tuple[dict[str, Any], str]:
@@ -66,9 +79,12 @@ def _ask(request: dict[str, Any], path: str, end: float) -> tuple[dict[str, Any]
         connection.settimeout(max(end - time.monotonic(), 0.01))
         try:
             connection.connect(path)
-            agent_frames.send(connection, request)
+            with contextlib.suppress(BrokenPipeError):  # closed already; why may still be read
+                agent_frames.send(connection, request)
             reply, _ = agent_frames.receive(connection)
-        except (OSError, agent_frames.ClosedError, agent_frames.FrameError) as error:
+        except (agent_frames.ClosedError, ConnectionResetError, BlockingIOError):  # the last one: too many wait already
+            return {}, _CLOSED
+        except (OSError, agent_frames.FrameError) as error:
             return {}, f"the agent at {path} does not answer: {error or type(error).__name__}"
     return reply, f"{reply.get('code')}: {reply.get('message')}"
 

@@ -117,6 +117,11 @@ class InterruptedCallError(Exception):
     """What a signal's handler raises."""
 
 
+def stopped(device: parts.Device) -> bool:
+    tasks = Path(f"/proc/{device.processes[0].pid}/task")
+    return {(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks.iterdir()} == {"T"}
+
+
 def test_client_when_a_request_is_interrupted_then_its_late_reply_is_nobodys(
     served: parts.Device, client: model_client.Client
 ) -> None:
@@ -128,6 +133,7 @@ def test_client_when_a_request_is_interrupted_then_its_late_reply_is_nobodys(
     before = signal.signal(signal.SIGALRM, interrupt)
     served.processes[0].send_signal(signal.SIGSTOP)
     try:
+        parts.until(lambda: stopped(served), "the agent to stop")
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         with pytest.raises(InterruptedCallError):
             wrong(client, SMALL, 2.0, 1)

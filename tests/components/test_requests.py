@@ -117,18 +117,6 @@ def test_frames_when_they_come_byte_by_byte_or_together_then_each_is_answered(un
         assert [agent_frames.receive(one)[0]["ok"] for _ in range(3)] == [True, True, True]
 
 
-def test_connection_when_there_are_too_many_then_busy_until_one_is_gone(unharmed: parts.Device) -> None:
-    held = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) for _ in range(64)]
-    for one in held:
-        one.connect(str(unharmed.socket))
-    parts.until(lambda: ask_or_busy(unharmed) == "BUSY", "the agent to be full")
-
-    for one in held:
-        one.close()
-
-    parts.until(lambda: ask_or_busy(unharmed) == "ok", "places to be free again")
-
-
 def descriptors(process: Any) -> tuple[int, int]:
     return resource.RLIMIT_NOFILE, len(list(Path(f"/proc/{process.pid}/fd").iterdir())) + 3
 
