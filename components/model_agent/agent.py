@@ -21,6 +21,7 @@ import agent_aliases
 import agent_beside
 import agent_edge_door
 import agent_engine
+import agent_farewells
 import agent_giving
 import agent_identity
 import agent_oip_doors
@@ -72,7 +73,8 @@ def main(arguments: list[str]) -> int:
         engine = agent_engine.Engine(begun.aliases.serving, given.cores)
         engine.wake = begun.aliases.wake
         callers = agent_identity.callers(begun.aliases.listed, given.callers)
-        server = agent_server.Server(begun.aliases, engine, begun.listener, callers)
+        farewells = agent_farewells.Farewells(begun.aliases, begun.registry.changes)
+        server = agent_server.Server(begun.aliases, engine, begun.listener, callers, farewells)
         beside = agent_beside.Beside(given, begun.aliases, engine, server)
         giver = agent_giving.Giver(agent_giving.Estate(begun, callers, server.drain, beside, stops.put))
         server.take_over = giver.converse

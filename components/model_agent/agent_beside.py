@@ -62,7 +62,8 @@ class Beside:
         self._engine.route = self._route
         upload = agent_observing.section("captureUpload")
         edge = agent_edge_door.open_door(self._given.edge_manager, self._aliases, self._engine, upload)
-        services = agent_services.start(self._aliases, self._engine, edge.captures if edge is not None else None)
+        captures = edge.captures if edge is not None else None
+        services = agent_services.start(self._aliases, self._engine, captures, self._server.farewells)
         self._server.operations = services.operations
         self._writing = edge, services
 

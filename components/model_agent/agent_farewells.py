@@ -58,7 +58,8 @@ class Farewells:
         lines = []
         for wanted in list(self._waiting):
             with contextlib.suppress(agent_changes.FrozenError), self._changes:
-                if wanted not in self._waiting:  # there was an offer, or it was asked again, while another change was under way
+                # There was an offer, or it was asked again, while another change was under way.
+                if wanted not in self._waiting:
                     continue
                 lines.append(f"{wanted[0]}, which could not be done before: {self._do(wanted)}")
                 self._forget(wanted)

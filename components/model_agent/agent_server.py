@@ -36,6 +36,7 @@ import agent_check
 import agent_connections
 import agent_durable
 import agent_engine
+import agent_farewells
 import agent_frames
 import agent_identity
 import agent_isolated
@@ -76,11 +77,13 @@ class Server:
         engine: agent_engine.Engine,
         listener: agent_listener.Listener,
         callers: agent_identity.Callers,
+        farewells: agent_farewells.Farewells,
     ) -> None:
         self._aliases = aliases
         self._engine = engine
         self._listener = listener
         self._callers = callers
+        self.farewells = farewells
         # Of the services: operations by name, which take the header and return the reply's. Raise what _answer knows.
         self.operations: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {}
         self._copies = agent_shared.Copies()
@@ -209,11 +212,10 @@ class Server:
         match verb:
             case "offer":
                 folder = Path(agent_predictions.text(header, "artifacts"))
+                self.farewells.offered(component)
                 return self._aliases.offer(component, version, folder, header.get("settings", {}))
-            case "release":
-                return self._aliases.release(component, version)
             case _:
-                return self._aliases.withdraw(component, version)
+                return self.farewells.take(verb, component, version)
 
 
 def _line(text: str) -> str:

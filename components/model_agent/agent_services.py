@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import agent_aliases
 import agent_bundles
 import agent_engine
+import agent_farewells
 import agent_gate
 import agent_observing
 import agent_predictions
@@ -69,7 +70,9 @@ class Leases:
         """Nothing to end."""
 
 
-def start(aliases: agent_aliases.Aliases, engine: agent_engine.Engine, edge: Any) -> Services:
+def start(
+    aliases: agent_aliases.Aliases, engine: agent_engine.Engine, edge: Any, farewells: agent_farewells.Farewells
+) -> Services:
     """Every service of this agent, started; `edge` as in agent_observing.Observing. Raises OSError."""
     reporter = agent_report.open_reporter()
     observing = agent_observing.Observing(aliases, engine, reporter, edge)
@@ -83,7 +86,7 @@ def start(aliases: agent_aliases.Aliases, engine: agent_engine.Engine, edge: Any
     operations |= {"trial": trials.answer, "observed": observing.observed}
     bundles = agent_bundles.Bundles(aliases)
     operations |= {"apply_bundle": bundles.apply, "release_bundle": bundles.release}
-    return Services((Reports(reporter), Leases(aliases), trials, *observing.services), operations)
+    return Services((Reports(reporter), farewells, Leases(aliases), trials, *observing.services), operations)
 
 
 def _release_hold(aliases: agent_aliases.Aliases, header: Mapping[str, Any]) -> dict[str, Any]:

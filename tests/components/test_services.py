@@ -10,6 +10,7 @@ import agent
 import agent_aliases
 import agent_beside
 import agent_engine
+import agent_farewells
 import agent_registry
 import agent_services
 import pytest
@@ -54,7 +55,8 @@ def test_open_when_a_successor_has_everything_already_then_nothing_writes_until_
     """An agent answers before all of its doors are open, so another one may take over in between."""
     registry = agent_registry.Registry.open(tmp_path / "store")
     aliases = agent_aliases.Aliases(registry, 0)
-    server: Any = SimpleNamespace(operations={})
+    farewells = agent_farewells.Farewells(aliases, registry.changes)
+    server: Any = SimpleNamespace(operations={}, farewells=farewells)
     beside = agent_beside.Beside(agent.read_arguments([]), aliases, agent_engine.Engine(aliases.serving), server)
     beside.let_go()
 
