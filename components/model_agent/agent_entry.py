@@ -56,9 +56,9 @@ class Entry:
 
     `component` offered last, `offered` is that version, accepted or not: only its release and withdrawal count, and it is
     the version that should answer. `previous` takes over when `serving` is held or its copy is damaged. `withheld` is what
-    a hold keeps from answering, `dropped` a candidate whose trial was lost, `heir` another component's
-    model that answers as soon as this component is gone. `released`: the component was stopped, or the
-    bundle given back. `before` answered before what serves, the last one last: each of them may answer again at once. `left`
+    a hold keeps from answering, `dropped` a candidate whose trial was lost, `heir` another component's model that answers as
+    soon as this component is gone. `released`: the component was stopped, or the bundle given back; `refused`: what it offered
+    last may not serve. `before` answered before what serves, the last one last: each of them may answer again at once. `left`
     are those that answered until the alias went back to an older one: they are tried like new ones, but losing is not final.
     Of both only who they are is kept, no copy.
     `evicted` is of this run only: the model is not in memory until somebody asks; so is `waits`: why `candidate` is not.
@@ -81,6 +81,7 @@ class Entry:
     before: tuple[Held, ...] = ()
     left: tuple[Held, ...] = ()
     waits: str = ""
+    refused: bool = False
 
     @property
     def why(self) -> str:
@@ -211,8 +212,11 @@ def owned(aliases: Mapping[str, Entry], component: str, writer: str) -> tuple[st
 
 
 def leased(entry: Entry | None) -> bool:
-    """Whether its time runs: who was stopped and does not come back is gone. A bundle given back waits for a deployment."""
-    return entry is not None and entry.released and entry.owner != BUNDLE
+    """Whether its time runs: who was stopped and does not come back is gone.
+
+    A bundle given back waits for a deployment. Who was refused is stopped for that (BROKEN), and there all the same.
+    """
+    return entry is not None and entry.released and entry.owner != BUNDLE and not entry.refused
 
 
 def row(alias: str, entry: Entry) -> dict[str, Any]:

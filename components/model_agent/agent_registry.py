@@ -262,13 +262,13 @@ def _entry(given: dict[str, Any]) -> agent_entry.Entry:
         if given.get(name) is not None
     }
     more |= {name: str(given.get(name, "")) for name in ("held_by", "reason", "refusal")}
+    more |= {"released": bool(given["released"]), "refused": bool(given.get("refused"))}
     past = {"before": [given["previous"]] if given.get("previous") else []} | given  # the release before wrote none
     more |= {name: tuple(_held(each, component, source) for each in past.get(name, ())) for name in ("before", "left")}
     return agent_entry.Entry(
         component=component,
         offered=str(given["offered"]),
         serving=_held(given["serving"], component, source),
-        released=bool(given["released"]),
         owner=str(given.get("owner") or agent_entry.owner(component)),
         **more,
     )

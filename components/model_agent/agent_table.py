@@ -167,7 +167,7 @@ def _trial(entry: agent_entry.Entry, event: TrialBegun) -> agent_entry.Entry:
 
 def _confirmed(entry: agent_entry.Entry, event: Confirmed) -> agent_entry.Entry:
     model = event.model
-    known = dataclasses.replace(entry, component=model.component, offered=model.version, released=False)
+    known = dataclasses.replace(entry, component=model.component, offered=model.version, released=False, refused=False)
     if model.same(entry.serving):
         return dataclasses.replace(_free(known), serving=_again(model, entry.serving))
     if model.same(entry.candidate):
@@ -187,13 +187,13 @@ def _again(model: agent_entry.Held, known: agent_entry.Held | None) -> agent_ent
 def _free(entry: agent_entry.Entry) -> agent_entry.Entry:
     """Without candidate, hold and reasons: something new was decided."""
     new = dataclasses.replace(entry, candidate=None, withheld=None, dropped=None, left=agent_entry.left_behind(entry))
-    return dataclasses.replace(new, held_by="", reason="", refusal="", waits="", released=False)
+    return dataclasses.replace(new, held_by="", reason="", refusal="", waits="", released=False, refused=False)
 
 
 def _refused(entry: agent_entry.Entry, event: Refused) -> agent_entry.Entry:
     if (entry.component, entry.owner) != (event.component, event.owner):
         return entry
-    return dataclasses.replace(entry, offered=event.version, released=False, refusal=event.reason)
+    return dataclasses.replace(entry, offered=event.version, released=False, refused=True, refusal=event.reason)
 
 
 def _promoted(entry: agent_entry.Entry, event: Promoted) -> agent_entry.Entry:

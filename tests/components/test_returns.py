@@ -183,7 +183,7 @@ def test_offer_when_it_is_refused_for_whatever_reason_then_the_component_is_aliv
     assert (agent.row()["desired"], agent.row()["reason"]) == ("1.0.0", "")  # of another component
 
 
-def test_offer_when_its_settings_mean_nothing_then_the_lease_ends_over_the_door_too(
+def test_offer_when_its_settings_mean_nothing_then_no_lease_runs_though_the_component_is_stopped_for_that(
     device: parts.Device, tmp_path: Path
 ) -> None:
     device.start_agent("--lease-seconds", "1")
@@ -194,6 +194,7 @@ def test_offer_when_its_settings_mean_nothing_then_the_lease_ends_over_the_door_
 
     bad = {"op": "offer", **header, "version": "2.0.0", "artifacts": str(folder), "settings": {"swap": "foo"}}
     reply = parts.ask(device, bad)
+    parts.ask(device, {"op": "release", **header, "version": "2.0.0"})  # a nucleus stops what is BROKEN
     other = models.weighty(tmp_path / "2", "other", 1, 0.1)  # its lease ends: time enough has passed
     header = {"component": "com.example.Other", "version": "1.0.0"}
     parts.ask(device, {"op": "offer", "artifacts": str(other), **header})
@@ -203,7 +204,7 @@ def test_offer_when_its_settings_mean_nothing_then_the_lease_ends_over_the_door_
     assert reply["code"] == "INVALID_ARGUMENT"
     assert "swap is 'foo', it must be one of" in reply["message"]
     row = parts.serving(device)[0]
-    assert (row["alias"], row["released"]) == ("small", False)
+    assert (row["alias"], row["released"], row["serving"]) == ("small", True, "1.0.0")
     assert row["reason"].startswith("INVALID_ARGUMENT: settings: swap is 'foo'")
 
 

@@ -80,8 +80,17 @@ def test_returns_when_something_answered_before_then_only_that_and_only_for_its_
 def test_refused_then_nothing_changes_but_what_should_answer_and_why_not() -> None:
     refused = after(agent_table.Refused(C, "3.0.0", "REFUSED: golden sample 1"), entry=SERVING)
 
-    assert dataclasses.replace(refused, offered="2.0.0", refusal="") == SERVING
+    assert dataclasses.replace(refused, offered="2.0.0", refusal="", refused=False) == SERVING
     assert (refused.offered, refused.why) == ("3.0.0", "REFUSED: golden sample 1")
+
+
+def test_released_when_what_was_offered_last_was_refused_then_others_may_have_the_alias_but_no_lease_runs() -> None:
+    refused = after(agent_table.Refused(C, "3.0.0", "SIGNING_KEY_REVOKED: ..."), agent_table.Released(), entry=SERVING)
+
+    assert not agent_entry.leased(refused)
+    assert not agent_entry.objection("a", refused, "com.example.Other", agent_entry.DEPLOYMENT)
+    for event in (agent_table.Confirmed(TWO), agent_table.Accepted(THREE), agent_table.TrialBegun(THREE)):
+        assert agent_entry.leased(after(event, agent_table.Released(), entry=refused))
 
 
 def test_refused_when_offered_by_another_component_then_nothing_changes() -> None:
