@@ -143,14 +143,14 @@ class Client:
                 turns.get(timeout=min(left_s, _LONGEST_S))
             except queue.Empty:
                 return _unanswered(f"{AT_A_TIME} other threads ask with this client"), {}, False
-        connection, used = None, True
+        connection, used = None, False
         try:
             if end:
                 left_s = max(end - time.monotonic(), 0.0)
             try:
-                connection = idle.pop()
+                connection, used = idle.pop(), True
             except IndexError:
-                used, connection = False, self._connected(left_s)
+                connection = self._connected(left_s)
             return *connection.ask(alias, inputs, left_s), used
         except (OSError, agent_frames.ClosedError, agent_frames.FrameError) as error:
             self.close()  # the others are of the same agent

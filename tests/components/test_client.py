@@ -172,6 +172,13 @@ def test_predict_when_the_header_is_too_large_then_rejected_at_once_and_the_next
     assert wrong(client, SMALL, 1.0, 1) == 0
 
 
+def test_predict_when_there_is_no_agent_then_it_pauses_between_tries(device: parts.Device) -> None:
+    client = model_client.Client(device.socket)
+
+    with pytest.raises(model_client.UnansweredError, match=r"within 0.3 s \(\d tries\): UNANSWERED: .*No such file"):
+        client.predict("echo", {"x": np.ones(1, np.float32)}, deadline_s=0.3)
+
+
 def test_predict_when_the_path_can_be_no_sockets_then_rejected_at_once() -> None:
     client = model_client.Client("/tmp/" + "x" * 150)
 
