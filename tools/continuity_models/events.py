@@ -57,7 +57,7 @@ def events(broker_s: float) -> Iterator[Event]:
     yield Event("deployment rolled back", back, back)
     yield Event(
         "component A replaced by B, one alias",
-        _replace,
+        _deploy(other="1.2.0", remove=(world.CNN,)),
         _deploy(other="1.2.0", application="2.0.0", remove=(world.CNN,)),
     )
 
@@ -66,12 +66,6 @@ def _serve_damaged(one: world.World) -> None:
     """Nobody looks whether a model works: it is deployed, and serves, until somebody brings the old one back; here at once."""
     one.deploy({world.DETECTOR: _DAMAGED})
     one.deploy({world.DETECTOR: "2.1.0"})
-
-
-def _replace(one: world.World) -> None:
-    """Two deployments: an alias of a component that runs is nobody else's, and in one deployment removals come last."""
-    one.deploy({}, remove=(world.CNN,))
-    one.deploy({world.OTHER_CNN: "1.2.0"})
 
 
 def _without_service(seconds: float, one: world.World) -> None:

@@ -76,6 +76,8 @@ class World:
             for folder in sorted((self.built / alias).iterdir()):
                 changed = text.replace("com.example.vision.DetectorModel", name).replace("1.0.0", folder.name)
                 recipe = _with_python(yaml.safe_load(changed.replace(f">={folder.name} <2.0.0", ">=1.0.0 <2.0.0")))
+                if name == OTHER_CNN:
+                    recipe["ComponentConfiguration"]["DefaultConfiguration"]["model"] = {"replaces": CNN}
                 self._publish(name, folder.name, recipe, folder)
         self._publish(BROKEN, "1.0.0", local_nucleus.recipe(BROKEN, "exit 0", Startup="exit 1"), None)
 
