@@ -8,14 +8,29 @@ which makes them slower (up to six times, where most of the time is memory), unt
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import agent_memory
 
 UNBOUND = sys.maxsize
+# Held while something is measured: what others allocate or give back meanwhile would be measured as its own. A run that
+# finds it held leaves nothing behind instead, so that nobody waits for a model that hangs.
+measuring = threading.Lock()
+
+
+@contextlib.contextmanager
+def undisturbed(wait_s: float = 1.0) -> Iterator[None]:
+    """Nothing else is measured or given back meanwhile, unless that takes longer than `wait_s`."""
+    held = measuring.acquire(timeout=wait_s)
+    try:
+        yield
+    finally:
+        if held:
+            measuring.release()
 
 
 class Growth:
@@ -35,31 +50,42 @@ class Growth:
         self.grown_bytes = 0
         self.costly = costly
         self._known_bytes = known_bytes
+        self._unsure = False  # given back once, while others computed
         self._gauge = gauge
         self._lock = threading.Lock()
 
     def predict(self, model: Any, inputs: Mapping[str, Any], size: int) -> dict[str, Any]:
         """What the model answers to more than `plain_bytes`; raises what it raises."""
-        lean = bool(self.costly) and self.costly[0] <= size
-        if self._gauge is None or lean:
-            return dict(model.predict(inputs, lean=lean))
-        taken = self._gauge(model)
-        answer: dict[str, Any] = model.predict(inputs)
-        kept = taken() - total_bytes(answer)
-        with self._lock:
-            self.grown_bytes += max(0, kept)
-            self.plain_bytes = max(self.plain_bytes, size)
-        return answer
+        costly = self.costly
+        if self._gauge is None or (costly and costly[0] <= size) or not measuring.acquire(blocking=False):
+            return dict(model.predict(inputs, lean=True))
+        taken, answer = self._gauge(model), dict[str, Any]()
+        try:
+            answer = model.predict(inputs)
+            return answer
+        finally:  # one that failed may have made it keep something, too
+            kept = taken() - total_bytes(answer)
+            measuring.release()
+            with self._lock:
+                self.grown_bytes += max(0, kept)
+                self.plain_bytes = max(self.plain_bytes, size)
 
-    def relieve(self, model: Any, small: Mapping[str, Any]) -> None:
-        """Gives back what is kept, by a run of `small` inputs; raises what the model raises."""
-        with self._lock:
-            if not self.grown_bytes:
-                return
-            self.costly = self.plain_bytes, self.grown_bytes
-            self.plain_bytes = self._known_bytes
-        model.predict(small, lean=True)
-        with self._lock:
+    def relieve(self, model: Any, small: Mapping[str, Any], alone: Callable[[], bool]) -> None:
+        """Gives back what is kept, by a run of `small` inputs; raises what the model raises.
+
+        Where others compute with the model (not `alone`) they may hold some of it: it counts until the next time.
+        """
+        if not self.grown_bytes or not measuring.acquire(blocking=False):
+            return
+        try:
+            with self._lock:
+                if self.plain_bytes > self._known_bytes:
+                    self.costly, self.plain_bytes = (self.plain_bytes, self.grown_bytes), self._known_bytes
+                self._unsure = not self._unsure and not alone()
+            model.predict(small, lean=True)
+        finally:
+            measuring.release()
+        if not self._unsure:
             self.grown_bytes = 0
 
     def allow(self, free_bytes: int) -> None:

@@ -72,7 +72,10 @@ class Guard:
         finally:
             del model  # or this frame would keep it
             self.used_at = time.monotonic()
-            self._done()
+            with self._lock:
+                self._under_way -= 1
+                if self.closed and not self._under_way:  # may have changed meanwhile
+                    self._end()
 
     def relieve(self) -> None:
         """Lets it give back what large requests left with it, by a small one; raises GoneError and what the model raises."""
@@ -82,10 +85,14 @@ class Guard:
             self._under_way += 1
             model = self._model
         try:
-            self.growth.relieve(model, agent_growth.smallest(model.manifest.golden))
+            small = agent_growth.smallest(model.manifest.golden)
+            self.growth.relieve(model, small, lambda: self._under_way == 1)
         finally:
             del model
-            self._done()
+            with self._lock:
+                self._under_way -= 1
+                if self.closed and not self._under_way:
+                    self._end()
 
     def retire(self) -> None:
         """Takes no more requests; those under way finish, the last one lets the model go."""
@@ -107,12 +114,6 @@ class Guard:
                 return True
             self._closing = False
             return False
-
-    def _done(self) -> None:
-        with self._lock:
-            self._under_way -= 1
-            if self._closing and not self._under_way:
-                self._end()
 
     def _end(self) -> None:
         model, self._model = self._model, None

@@ -119,12 +119,13 @@ class Loader:
     def load(self, package: Package) -> Serving:
         """Loaded, checked and warm; raises agent_check.RefusedError."""
         held, size = package.held, len(package.model)
-        self._allocator.trim()
-        gauge, started = agent_memory.Gauge(self._allocator), time.monotonic()
-        model: Any = _loaded(package)
-        load_s = time.monotonic() - started
-        self._allocator.trim()
-        memory = max(gauge.taken(), size)  # at least the weights: requests that end meanwhile give memory back, too
+        with agent_growth.undisturbed():
+            self._allocator.trim()
+            gauge, started = agent_memory.Gauge(self._allocator), time.monotonic()
+            model: Any = _loaded(package)
+            load_s = time.monotonic() - started
+            self._allocator.trim()
+            memory = max(gauge.taken(), size)  # at least the weights: requests that end meanwhile give memory back, too
         if getattr(model, "pid", 0):
             memory = agent_memory.process_bytes(model.pid) + size  # and what it starts from again
         known = self._registry.costs.get(held.key)
@@ -132,11 +133,18 @@ class Loader:
             self._foreign.discard(held.key)
             known = None
         memory = agent_budget.learned(known.memory_bytes if known else 0, memory)
-        self._registry.learn(held.key, agent_registry.Cost(memory, round(load_s, 3)))
+        costly = known.costly if known else ()
+        self._registry.learn(held.key, agent_registry.Cost(memory, round(load_s, 3), costly))
         largest = max(agent_growth.total_bytes(inputs) for inputs, _ in package.manifest.golden)
-        growth = agent_growth.Growth(agent_growth.gauge(self._allocator), largest)
+        growth = agent_growth.Growth(agent_growth.gauge(self._allocator), largest, costly)
         guard = agent_guard.Guard(model, growth)
         return Serving(guard, held.component, held.version, size, held.key, memory, package.settings, held.signer)
+
+    def remember(self, serving: Serving) -> None:
+        """For later loads: which of its requests make it keep too much."""
+        known = self._registry.costs.get(serving.digest)
+        if known is not None:
+            self._registry.learn(serving.digest, dataclasses.replace(known, costly=serving.model.growth.costly))
 
     def free(self, collect: bool = False) -> None:
         """Gives the memory of models that were let go back to the system; `collect` as agent_memory's `trim`."""

@@ -133,10 +133,10 @@ class Room:
 
     def _in_turn(self, package: agent_loader.Package, way: agent_budget.Way, beside: bool) -> agent_loader.Serving:
         """`_bring`, once models that just came back may go again; requests to those that left let it go first."""
-        end = time.monotonic() + (package.limit_s or DRAIN_S)
+        began, end = time.monotonic(), time.monotonic() + (package.limit_s or DRAIN_S)
         while True:
             try:
-                return self._bring(package, way, beside)
+                return self._bring(package.left(began), way, beside)
             except agent_space.SettlingError as error:
                 if error.until >= end:
                     raise

@@ -96,10 +96,11 @@ class Space:
         free = self._free(found, coming_bytes)
         for each in sorted(found, key=lambda one: -int(one.model.growth.grown_bytes)):
             kept = each.model.growth.grown_bytes
-            if free >= 0 or not kept:
+            if free >= 0 or kept < agent_budget.LEAST_BYTES:  # less is not worth that its requests become slower
                 break
             with contextlib.suppress(agent_guard.GoneError, agent_check.InputError, agent_engine.NotReadyError):
                 each.model.relieve()
+                self._loader.remember(each)
                 self._loader.free()
             free += kept - each.model.growth.grown_bytes
         for each in found:

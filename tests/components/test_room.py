@@ -9,6 +9,7 @@ from typing import Any
 
 import agent_growth
 import agent_memory
+import agent_registry
 import model_client
 import numpy as np
 import psutil
@@ -19,6 +20,7 @@ from tests.components import models, parts
 MB = 1_000_000
 SIZE = 8  # MB of each model; loaded it takes a little more
 ONE_FITS, TWO_FIT = 14 * MB, 22 * MB
+TRIAL = {"mode": "shadow", "share": 1.0, "measure": "equal", "maxSeconds": 3600}
 SMALL, LARGE = np.ones((1, 64), np.float32), np.ones((1500, 64), np.float32)
 
 
@@ -59,6 +61,60 @@ def with_two(device: parts.Device, tmp_path: Path, budget: int) -> Path:
     device.start_agent("--memory-bytes", str(budget))
     assert ask(device, "b") == "1.0.0"
     return folders[1]
+
+
+# ---- a trial beside what was out of memory ---------------------------------------------------------------------------
+
+
+def test_trial_when_what_serves_was_evicted_and_both_do_not_fit_then_refused_and_everybody_answers(
+    device: parts.Device, tmp_path: Path
+) -> None:
+    successor = with_two(device, tmp_path, ONE_FITS)
+    assert rows(device)["a"]["state"] == "evicted"
+
+    reply = offer(device, successor, trial=TRIAL)
+
+    assert (reply["ok"], reply["code"]) == (False, "RESOURCE_EXHAUSTED")
+    assert "no memory for a 2.0.0: it needs " in reply["message"]
+    assert "of 14.0 MB are taken (a 1.0.0 " in reply["message"]
+    assert [ask(device, alias) for alias in ("a", "b", "a")] == ["1.0.0"] * 3
+    assert rows(device)["a"]["candidate"] == ""
+
+
+def test_trial_when_what_serves_was_evicted_and_both_fit_without_others_then_both_are_in_memory_and_compared(
+    device: parts.Device, tmp_path: Path
+) -> None:
+    successor = with_two(device, tmp_path, TWO_FIT)
+    third = models.weighty(tmp_path / "c-1", "c", 1, SIZE)
+    assert offer(device, third)["ok"] is True  # the one not used for longest leaves for it
+    assert rows(device)["a"]["state"] == "evicted"
+
+    reply = offer(device, successor, trial=TRIAL, swap="spill")
+
+    assert reply["ok"] is True, reply
+
+    def samples() -> int:
+        assert ask(device, "a") == "1.0.0"
+        trials = parts.ask(device, {"op": "trial", "alias": "a"})["trials"]
+        return int(trials[0]["samples"]) if trials else 0
+
+    parts.until(samples, "a sample of the trial")
+
+
+def test_trial_when_the_agent_starts_with_too_little_memory_for_both_then_what_serves_answers_alone(
+    device: parts.Device, tmp_path: Path
+) -> None:
+    folders = [models.weighty(tmp_path / f"a-{number}", "a", number, SIZE) for number in (1, 2)]
+    process = device.start_agent()
+    assert offer(device, folders[0])["ok"] is True
+    assert offer(device, folders[1], trial=TRIAL)["ok"] is True
+    process.terminate()
+    process.wait(parts.WAIT_S)
+
+    device.start_agent("--memory-bytes", str(ONE_FITS))
+
+    assert (ask(device, "a"), rows(device)["a"]["state"] != "evicted") == ("1.0.0", True)
+    assert "2.0.0 cannot be tried: no memory for a 2.0.0: it needs " in device.log("marram.ModelAgent")
 
 
 # ---- models that just came back --------------------------------------------------------------------------------------
@@ -167,8 +223,8 @@ def test_request_when_it_makes_a_model_keep_more_than_the_budget_then_that_is_gi
         ask(device, alias, LARGE)
 
     parts.until(lambda: private(process) <= before + 15 * MB, f"{before} bytes and 15 MB, now {private(process)}")
+    parts.until(lambda: sum(row["memory_bytes"] for row in parts.serving(device)) <= 40 * MB)
     assert {row["state"] for row in parts.serving(device)} == {"serving"}
-    assert sum(row["memory_bytes"] for row in parts.serving(device)) <= 40 * MB
 
 
 def test_request_when_there_is_room_for_what_the_model_keeps_then_it_keeps_and_counts_it(
@@ -240,13 +296,38 @@ def test_growth_when_it_was_given_back_then_runs_of_that_size_leave_nothing_and_
 
     growth.predict(model, sizes[200], 200)
     assert (growth.grown_bytes, growth.plain_bytes) == (200, 200)
-    growth.relieve(model, sizes[5])
+    growth.relieve(model, sizes[5], lambda: True)
     assert (growth.grown_bytes, growth.plain_bytes, growth.costly) == (0, 10, (200, 200))
     growth.predict(model, sizes[100], 100)
     growth.predict(model, sizes[200], 200)
 
     assert model.lean == [False, True, False, True]
     assert growth.grown_bytes == 100
+
+
+def test_growth_when_others_compute_while_it_is_given_back_then_it_counts_until_the_next_time() -> None:
+    model = Eater()
+    growth = agent_growth.Growth(lambda one: one.taken(), 10)
+    large, small = {"x": np.zeros(200, np.uint8)}, {"x": np.zeros(5, np.uint8)}
+    growth.predict(model, large, 200)
+
+    growth.relieve(model, small, lambda: False)
+    first = growth.grown_bytes
+    growth.relieve(model, small, lambda: False)
+
+    assert (first, growth.grown_bytes, growth.costly) == (200, 0, (200, 200))
+
+
+def test_growth_when_something_else_is_measured_then_the_run_leaves_nothing_and_the_next_is_measured() -> None:
+    model = Eater()
+    growth = agent_growth.Growth(lambda one: one.taken(), 10)
+    large = {"x": np.zeros(200, np.uint8)}
+
+    with agent_growth.undisturbed():
+        growth.predict(model, large, 200)
+    growth.predict(model, large, 200)
+
+    assert (model.lean, growth.grown_bytes) == ([True, False], 200)
 
 
 @pytest.mark.parametrize(("free", "kept"), [(199, (200, 200)), (200, ())], ids=["no room", "room"])
@@ -256,3 +337,15 @@ def test_growth_when_there_is_room_again_then_large_runs_may_keep_memory(free: i
     growth.allow(free)
 
     assert growth.costly == kept
+
+
+def test_costs_when_a_model_kept_too_much_then_the_next_run_of_the_agent_knows(tmp_path: Path) -> None:
+    registry = agent_registry.Registry.open(tmp_path)
+    registry.learn("k" * 64, agent_registry.Cost(5, 0.5, (200, 300)))
+    registry.remove("nobody")
+    registry.close()
+
+    again = agent_registry.Registry.open(tmp_path)
+    again.close()
+
+    assert tuple(again.costs["k" * 64].costly) == (200, 300)
