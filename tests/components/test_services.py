@@ -51,8 +51,11 @@ def test_tick_when_one_service_fails_then_told_once_per_reason_and_the_others_ha
     assert told.out.splitlines() == ["turn 1", "turn 2", "turn 3", "turn 4", "turn 5", "turn 5"]
 
 
-def test_open_when_a_successor_has_everything_already_then_nothing_writes_until_it_goes_on(tmp_path: Path) -> None:
+def test_open_when_a_successor_has_everything_already_then_nothing_writes_until_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An agent answers before all of its doors are open, so another one may take over in between."""
+    monkeypatch.chdir(tmp_path)  # its work folder
     registry = agent_registry.Registry.open(tmp_path / "store")
     aliases = agent_aliases.Aliases(registry, 0)
     farewells = agent_farewells.Farewells(aliases, registry.changes)
