@@ -79,7 +79,7 @@ class Batches:
 
     def predict(self, alias: str, inputs: Mapping[str, Array], deadline: float, terms: Terms) -> tuple[Run, bool]:
         """The run for these inputs, and whether another request led it. Raises as `run`."""
-        layout, rows = _layout(inputs)
+        layout, rows = layout_of(inputs)
         if not 0 < rows < terms.max_rows:
             return self._run(alias, lambda: inputs, deadline), False
         while True:
@@ -185,7 +185,7 @@ def is_possible(manifest: Any) -> bool:
     return all(each.shape and each.shape[0] == -1 for each in (*manifest.inputs, *manifest.outputs))
 
 
-def _layout(inputs: Mapping[str, Array]) -> tuple[Layout, int]:
+def layout_of(inputs: Mapping[str, Array]) -> tuple[Layout, int]:
     """What requests must have in common to be joined, and the rows of these; 0 if they have none in common."""
     rows = {each.shape[0] if each.ndim else 0 for each in inputs.values()}
     layout = tuple(sorted((name, each.dtype.str, each.shape[1:]) for name, each in inputs.items()))

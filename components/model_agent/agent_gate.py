@@ -3,7 +3,7 @@
     1. signature      agent_signature.py, over the very bytes that are loaded
     2. certificate    agent_certificate.py, if there is one or the device demands it (requireCertificate)
     3. verdict        agent_verdicts.py: what was refused earlier is refused at once
-    4. load, golden   agent_check.py, within LOAD_S
+    4. load, golden   agent_check.py, and agent_rows.py where requests are to be joined, within LOAD_S
     5. replay         agent_replay.py, if the settings ask for it, within REPLAY_S
 
 Together with the requests that the old model may end (agent_room.DRAIN_S) they stay below 60 s, the time that hand_over.py

@@ -25,6 +25,7 @@ import agent_gate
 import agent_loader
 import agent_registry
 import agent_room
+import agent_rows
 import agent_settings
 import agent_signature
 import agent_table
@@ -32,6 +33,8 @@ import agent_verdicts
 
 MODEL_LIMIT_BYTES = 512 * 1024 * 1024
 MANIFEST_LIMIT_BYTES = 1024 * 1024
+_JOIN_LEAST_S = 2.0  # however long the load took
+_HELD = "{what} is held back; release it first (marram model release {alias}), then offer it with batching"
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,10 @@ class Gate:
     def _admit(self, judged: agent_gate.Offer, package: agent_loader.Package, offer: Offer, place: Place) -> str:
         """Takes the model through the rest of the gate into its place; returns the figures of its replay."""
         event = {Place.TRIAL: agent_table.TrialBegun, Place.HEIR: agent_table.Followed}.get(place, agent_table.Accepted)
+        begun = time.monotonic()
         with self._room.arrival(package, self._way(offer, place), beside=place is Place.TRIAL) as new:
             serving = self._room.serving.get(offer.alias) if place is not Place.BACK else None  # to be compared with
+            joined = _join(offer.settings, new.model, agent_gate.LOAD_S - (time.monotonic() - begun))
             compared = self.admission.replay(
                 offer.alias, offer.settings, new.model, None if serving is None else serving.model
             )
@@ -135,7 +140,7 @@ class Gate:
                 new.model.retire()  # its copy stays; it is loaded again when it is its turn, which may be never
             else:
                 self._room.install(offer.alias, new)
-        return compared
+        return "; ".join(each for each in (joined, compared) if each)
 
     def _read(self, offer: Offer, data: bytes) -> agent_loader.Package:
         manifest = agent_check.read_manifest(data)
@@ -176,12 +181,14 @@ class Gate:
         if entry is None or serving is None:
             return ""
         what, back = f"{offer.component} {offer.version}", entry.returns(held, offer.owner)
-        if held.same(entry.serving) and serving.settings.run == offer.settings.run:
+        if held.same(entry.serving) and serving.settings.becomes(offer.settings):
             self._change(alias, agent_table.Confirmed(held))
             self._room.serving[alias] = dataclasses.replace(serving, settings=offer.settings)
             self._room.drop(alias)
             return f"{alias} already answers with {what}"
-        if held.same(entry.withheld):
+        if held.same(entry.withheld) and entry.withheld is not None:
+            if offer.settings.joins_more(agent_loader.read_settings(entry.withheld.settings)):
+                raise agent_check.RefusedError(_HELD.format(what=what, alias=alias), "FAILED_PRECONDITION")
             self._change(alias, agent_table.Confirmed(held))
             return (
                 f"{what} is held back by {entry.held_by} ({entry.reason}); {alias} answers with {entry.serving.version}"
@@ -193,7 +200,7 @@ class Gate:
         if held.same(entry.heir) and entry.heir is not None and held.settings == entry.heir.settings and offer.follows:
             self._change(alias, agent_table.Followed(held))
             return f"{what} answers for {alias} as soon as {entry.component} is gone"
-        if candidate is None or not held.same(entry.candidate) or candidate.settings.run != offer.settings.run:
+        if candidate is None or not held.same(entry.candidate) or not candidate.settings.becomes(offer.settings):
             return ""
         self.admission.recall(judged, answered=entry.answered(held))
         candidate = dataclasses.replace(candidate, settings=offer.settings, signer=held.signer)
@@ -218,6 +225,17 @@ def _said(offer: Offer, entry: agent_entry.Entry | None, place: Place, took: str
     again = " again" if place is Place.BACK else ""
     before = f"before: {entry.serving.component} {entry.serving.version}"
     return f"{offer.alias} now answers with {what}{again} ({before}; {took})"
+
+
+def _join(settings: agent_settings.Settings, model: Any, seconds: float) -> str:
+    """The figures of golden samples that are joined as requests are to be; "" where they are not. Raises RefusedError."""
+    batching = settings.batching
+    if batching is None:
+        return ""
+    bound_s = max(seconds, _JOIN_LEAST_S)
+    return agent_gate.bounded(
+        "run of joined golden samples", bound_s, lambda: agent_rows.check(model, batching.max_rows)
+    )
 
 
 def read(path: Path, limit_bytes: int) -> bytes:

@@ -59,6 +59,15 @@ class Settings:
         """What a model that is in memory already cannot take on."""
         return self.isolated, self.hang_s, self.worker_memory_bytes if self.isolated else 0
 
+    def joins_more(self, than: Settings) -> bool:
+        """Whether more rows may be joined: whether they can is to be judged first (agent_rows.py)."""
+        mine, known = (each.batching.max_rows if each.batching else 0 for each in (self, than))
+        return mine > known
+
+    def becomes(self, other: Settings) -> bool:
+        """Whether a model in memory with these can go on with `other`."""
+        return self.run == other.run and not other.joins_more(self)
+
     def describe(self) -> dict[str, Any]:
         """What `read` takes: sorted by key, so that equal settings are equal text."""
         batching = self.batching
