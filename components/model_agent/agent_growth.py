@@ -61,7 +61,7 @@ class Growth:
             return dict(model.predict(inputs, lean=True))
         taken, answer = self._gauge(model), dict[str, Any]()
         try:
-            answer = model.predict(inputs)
+            answer |= model.predict(inputs)
             return answer
         finally:  # one that failed may have made it keep something, too
             kept = taken() - total_bytes(answer)

@@ -143,9 +143,8 @@ class Room:
                 until = error.until
             self._in_line += 1
             try:
-                self._changed.wait_for(
-                    lambda until=until: time.monotonic() >= until, max(0.0, until - time.monotonic())
-                )
+                while (left_s := until - time.monotonic()) > 0:
+                    self._changed.wait(left_s)
             finally:
                 self._in_line -= 1
 

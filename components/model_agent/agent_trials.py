@@ -227,8 +227,8 @@ class Trials:
             if record is None or not record.runs_as(known):
                 return None  # in this moment
             counts = record.counts if trial is None else trial.counts()
-            ended = {"outcome": end.outcome, "code": end.code, "reason": end.reason, "ended_at": time.time()}
-            decided = self._records[known.alias] = dataclasses.replace(record, counts=counts, **ended)
+            ended = dataclasses.replace(record, outcome=end.outcome, code=end.code, reason=end.reason)
+            decided = self._records[known.alias] = dataclasses.replace(ended, counts=counts, ended_at=time.time())
             try:
                 self._write()
             except OSError:

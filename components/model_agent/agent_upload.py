@@ -180,6 +180,10 @@ class Uploads:
             self._note(waitingUnits=len(closed) - place - 1, units=1)
         return True
 
+    def _is_ending(self) -> bool:
+        """Asked again: `close` comes from another thread while a file is being sent."""
+        return self._closed
+
     def _state(self) -> agent_upload_state.State:
         return agent_upload_state.State.open(self._source.folder / "upload.json")
 
@@ -208,7 +212,7 @@ class Uploads:
             self._note(today=state.spent(self._clock()))
             self._put(self._key(path, lines, state.store), file, size, digest)
         with self._recording:
-            if self._closed:
+            if self._is_ending():
                 return False  # the next agent sends it again, to the same place
             state.done(path.name)
         self._note(sent_bytes=size)
