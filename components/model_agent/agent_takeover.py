@@ -150,15 +150,16 @@ def start(path: str, store: Path, restored: Restored) -> Start:
 
 def find(path: str) -> Predecessor | None:
     """A living agent of this user at the socket that can be taken over from; one that is busy is asked again for HELLO_S."""
-    end = time.monotonic() + HELLO_S
+    end, reasons = time.monotonic() + HELLO_S, dict[str, None]()
     while True:
         try:
             return _found(path)
         except FileNotFoundError:
             return None
         except (OSError, LostError) as error:
+            reasons[str(error)] = None
             if not isinstance(error, AgainError | BlockingIOError) or time.monotonic() >= end:
-                print(f"nobody to take over from at {path}: {error}", flush=True)
+                print(f"nobody to take over from at {path}: {'; then: '.join(reasons)}", flush=True)
                 return None
         threading.Event().wait(AGAIN_S)
 
