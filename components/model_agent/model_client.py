@@ -34,12 +34,10 @@ RejectedError = model_tensors.RejectedError
 SHARED_FROM_BYTES = 4 * 1024  # of a request or its answer: below, the few microseconds are not worth a mapping
 AT_A_TIME = 8  # requests of one client; more threads take turns
 _TRY_AGAIN = frozenset({"NOT_READY", "BUSY", "INTERNAL", "UNANSWERED"})
-_FIRST_PAUSE_S = 0.02
-_LONGEST_PAUSE_S = 0.5
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.04, 0.5
 _LONGEST_S = 1e6
 _MEMORY_BYTES = 2 * agent_frames.BODY_LIMIT_BYTES  # of a connection; the system gives what is used of it
-_ALIGNMENT = 64
-_REMEMBERED = 32  # kinds of requests and replies
+_ALIGNMENT, _REMEMBERED = 64, 32  # bytes; kinds of requests and replies
 
 
 class UnansweredError(TimeoutError):
@@ -100,9 +98,9 @@ class Client:
         """
         if math.isnan(deadline_s):
             raise RejectedError(f"cannot predict with {alias}: deadline_s must be a number of seconds, not nan")
-        end = time.monotonic() + deadline_s
+        end = (begun := time.monotonic()) + deadline_s
         # The first try says the deadline as it was given: equal requests have equal headers, which both sides remember.
-        left_s, pause_s, tries = deadline_s, _FIRST_PAUSE_S, 0
+        left_s, tries = deadline_s, 0
         while True:
             tries += 1
             reply, outputs, used = self._ask(alias, inputs, max(left_s, 0.0))
@@ -111,13 +109,15 @@ class Client:
             reason = f"{reply.code}: {reply.header.get('message')}"
             if reply.code not in _TRY_AGAIN:
                 raise RejectedError(f"cannot predict with {alias}: {reason}")
-            left_s = end - time.monotonic()
+            left_s = end - (now := time.monotonic())
             if used and reply.code == "UNANSWERED" and left_s > 0:
                 continue  # the agent of that connection is gone, or ended it; who listens now may answer at once
+            # A tenth of the time without an answer: who waited long asks seldom, and nobody waits much longer than it took.
+            pause_s = min(max(_FIRST_PAUSE_S, (now - begun) / 10), _LONGEST_PAUSE_S)
             if left_s <= pause_s:
                 raise UnansweredError(f"cannot predict with {alias} within {deadline_s:g} s ({tries} tries): {reason}")
             threading.Event().wait(pause_s)
-            left_s, pause_s = end - time.monotonic(), min(pause_s * 2, _LONGEST_PAUSE_S)
+            left_s = end - time.monotonic()
 
     def close(self) -> None:
         """Closes the connections (those of requests under way when these are answered); the client may be used again."""
