@@ -23,7 +23,7 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,12 @@ class Captures:
         self._tried_at = 0.0  # monotonic: by then the first try should be over
         self._taken = itertools.count(1)
 
-    def start_uploads(self, budget: agent_upload_state.Budget) -> agent_upload.Uploads | None:
-        """The service that sends, which the caller ends; None if nothing is sent."""
+    def start_uploads(
+        self, budget: agent_upload_state.Budget, clock: Callable[[], float] = time.time
+    ) -> agent_upload.Uploads | None:
+        """The service that sends, which the caller ends; None if nothing is sent. `clock` says which day it is."""
         if self._source is not None:
-            self._uploads = agent_upload.Uploads(self._source, budget)
+            self._uploads = agent_upload.Uploads(self._source, budget, clock)
             self._tried_at = time.monotonic() + FIRST_TRY_S
         self._started.set()
         return self._uploads
