@@ -412,6 +412,16 @@ def kept(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     made.close()
 
 
+ENDLESS_CANARY = {
+    "mode": "canary",
+    "share": 1.0,
+    "measure": "close",
+    "tolerance": 1e6,
+    "minimum": 0.5,
+    "minimumSamples": 99999,
+    "cpuShare": 1.0,
+    "maxSeconds": 3600,
+}
 RULED_OUT = pytest.mark.parametrize("code", ["BELOW_SECURITY_FLOOR", "SIGNING_KEY_REVOKED"])
 
 
@@ -503,15 +513,7 @@ def test_restart_when_the_candidates_key_was_revoked_then_it_is_not_tried_any_mo
 def test_canary_when_the_candidate_is_ruled_out_while_it_answers_then_it_leaves_and_may_come_back_when_that_ends(
     kept: Kept, code: str
 ) -> None:
-    terms = {
-        "mode": "canary",
-        "share": 1.0,
-        "measure": "close",
-        "tolerance": 1e6,
-        "minimum": 0.5,
-        "minimumSamples": 99999,
-    }
-    settings = {"trial": {**terms, "cpuShare": 1.0, "maxSeconds": 3600}}
+    settings = {"trial": ENDLESS_CANARY}
     (kept.scene.device.root / "security_floors.json").write_text("{}")
     kept.forget()
     assert "accepted for a canary trial" in kept.offer(GOOD, **settings)
@@ -560,16 +562,8 @@ def test_trial_when_it_is_won_while_whom_to_trust_cannot_be_read_then_promoted_w
 
 
 def test_trial_when_whom_to_trust_cannot_be_read_for_a_while_then_it_goes_on_over_a_restart_too(kept: Kept) -> None:
-    terms = {
-        "mode": "canary",
-        "share": 1.0,
-        "measure": "close",
-        "tolerance": 1e6,
-        "minimum": 0.5,
-        "minimumSamples": 99999,
-    }
     kept.forget()
-    kept.offer(GOOD, trial={**terms, "cpuShare": 1.0, "maxSeconds": 3600})
+    kept.offer(GOOD, trial=ENDLESS_CANARY)
     trials = agent_trials.Trials(kept.aliases, agent_report.NONE)
     trials.tick()
     (kept.scene.device.root / "trust.json").write_text("{")
