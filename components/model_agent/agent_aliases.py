@@ -8,7 +8,7 @@ is gone; others hear FAILED_PRECONDITION and whose it is.
 - hold: the version before answers, over restarts, until another version is offered or `release_hold`.
 - release: the component was stopped. Nothing changes but that the lease starts to run: on an upgrade the old version is
   stopped before the new one is offered, and in between somebody must answer.
-- withdraw: the component is gone; the alias is empty afterwards.
+- withdraw: the component is gone; the alias is empty afterwards, or that of the component that waited for it (`replaces`).
 - lease: a released component that offers nothing for this long is taken for gone (for nuclei without an Uninstall step).
   It counts the agent's own run time, so a device that was off for a day starts with its models. A bundle that was given
   back answers on until a deployment takes its place.
