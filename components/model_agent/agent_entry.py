@@ -180,7 +180,10 @@ def objection(alias: str, entry: Entry | None, component: str, writer: str) -> s
     if entry.released and entry.owner in (DEPLOYMENT, BUNDLE) and writer in (DEPLOYMENT, entry.owner):
         return ""
     if entry.owner == writer == DEPLOYMENT:
-        return f"the alias {alias} belongs to {entry.component}, which is running; remove that component first"
+        what = f"the alias {alias} belongs to {entry.component}, which is running"
+        return (
+            f"{what}; remove that component first, or with the same deployment and `replaces` in the model's settings"
+        )
     return f"the alias {alias} belongs to {entry.component} ({entry.owner}); {ADVICE[entry.owner]}"
 
 
